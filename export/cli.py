@@ -1,0 +1,175 @@
+"""t5g2-export: a checkpoint in, a bundle out."""
+
+from __future__ import annotations
+
+import dataclasses
+import resource
+import sys
+import time
+from pathlib import Path
+
+from rich.progress import SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from t5g2.nano import CHECKPOINT_DIR
+from t5g2.runtime.bundle import Limits, check_target
+from t5g2.runtime.console import Parser, command, stderr_console, stderr_progress
+from t5g2.runtime.errors import UsageError
+
+DEFAULT_GROUP_SIZE = 32
+_NANO = "nano"
+_HUB_SIZES = ("270m", "1b", "4b")
+
+
+def parser() -> Parser:
+    p = Parser("t5g2-export", description="Export a T5Gemma 2 checkpoint to a bundle that t5g2-run runs.")
+    what = p.add_argument_group("what to export (--size, --checkpoint, or --size with --random-weights)")
+    what.add_argument("--size", metavar="SIZE", help="nano (shipped), or 270m, 1b, 4b: Google's checkpoint from the Hub")
+    what.add_argument("--checkpoint", metavar="FOLDER", type=Path, help="a local folder as save_pretrained writes it")
+    what.add_argument("--hub-id", metavar="ID", help="another repository on the Hub, such as your fine-tune")
+    what.add_argument("--revision", help="branch, tag or commit on the Hub")
+    what.add_argument("--random-weights", metavar="SEED", type=int, help="real shapes of --size without a download")
+    how = p.add_argument_group("how")
+    how.add_argument("--quant", metavar="Q", default="int4", help="none, int8 or int4")
+    how.add_argument("--group-size", metavar="N", help="weights per scale: 32, 64, 128, channel (int8 only) (default: 32)")
+    how.add_argument("--max-source", metavar="TOKENS", type=int, default=Limits.max_source, help="longest source")
+    how.add_argument("--max-target", metavar="TOKENS", type=int, default=Limits.max_target, help="longest target")
+    how.add_argument("--no-vision", action="store_true", help="leave the vision tower out: text only, smaller")
+    out = p.add_argument_group("where to")
+    out.add_argument("-o", "--output", metavar="FOLDER", type=Path, help="the bundle (default: out/SIZE-QUANT)")
+    out.add_argument("--force", action="store_true", help="overwrite a bundle that is already there")
+    return p
+
+
+@command("t5g2-export")
+def main(argv: list[str]) -> int:
+    args = parser().parse_args(argv)
+    started = time.monotonic()
+    _check_usage(args)
+    name = _name(args)
+    output = args.output or Path("out") / f"{name}-{args.quant}"
+    check_target(output, args.force)
+
+    # Nothing is printed before the inputs are known to be good: a mistake gets one line and no more.
+    with stderr_console().status("opening the checkpoint") as status:
+        from t5g2.export.export_bundle import export_bundle
+        from t5g2.quant.schemes import scheme_for
+
+        scheme = scheme_for(args.quant, _group_size(args))
+        limits = Limits(max_source=args.max_source, max_target=args.max_target)
+        checkpoint, source = _open(args, status)
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
+    with stderr_progress(*columns) as progress:
+        stage = _Stages(progress)
+        manifest = export_bundle(
+            checkpoint,
+            output,
+            scheme,
+            name=name,
+            source=source,
+            limits=limits,
+            with_vision=not args.no_vision,
+            overwrite=args.force,
+            on_stage=stage,
+        )
+        stage.end()
+    _report(output, manifest, time.monotonic() - started)
+    print(output)
+    return 0
+
+
+class _Stages:
+    """A line per stage: a spinner while it runs, its time once it is over. In a log, a line as each stage begins."""
+
+    def __init__(self, progress) -> None:
+        self._progress = progress
+        self._task = None
+
+    def __call__(self, description: str) -> None:
+        self.end()
+        if not self._progress.console.is_terminal:
+            self._progress.console.print(description)
+            return
+        self._task = self._progress.add_task(description, total=1)
+
+    def end(self) -> None:
+        if self._task is not None:
+            self._progress.update(self._task, completed=1)
+            self._task = None
+
+
+def _check_usage(args) -> None:
+    sources = [s for s in (args.size, args.checkpoint, args.hub_id) if s]
+    if len(sources) != 1:
+        raise UsageError("give one of --size, --checkpoint and --hub-id")
+    if args.size and args.size not in (_NANO, *_HUB_SIZES):
+        raise UsageError(f"--size {args.size}: not one of {', '.join((_NANO, *_HUB_SIZES))}")
+    if args.random_weights is not None and args.size not in _HUB_SIZES:
+        raise UsageError(f"--random-weights: needs --size {', '.join(_HUB_SIZES[:-1])} or {_HUB_SIZES[-1]}")
+    if args.revision and (args.checkpoint or args.size == _NANO or args.random_weights is not None):
+        raise UsageError("--revision: only for a checkpoint from the Hub")
+
+
+def _group_size(args) -> int | None:
+    text = args.group_size
+    if text is not None and args.quant == "none":
+        raise UsageError(f"--group-size {text}: --quant none has no scales; leave it out")
+    if text == "channel":
+        return None
+    try:
+        return int(text or DEFAULT_GROUP_SIZE)
+    except ValueError:
+        raise UsageError(f"--group-size {text}: not one of 32, 64, 128, channel") from None
+
+
+def _name(args) -> str:
+    if args.random_weights is not None:
+        return f"{args.size}-random"
+    return args.size or (args.checkpoint.resolve().name if args.checkpoint else args.hub_id.split("/")[-1])
+
+
+def _open(args, status):
+    """The checkpoint and its provenance."""
+    from t5g2.export.checkpoint import Checkpoint
+    from t5g2.export.config import HUB_IDS, SIZES
+    from t5g2.export.hub import download
+    from t5g2.export.random_weights import RandomCheckpoint
+
+    if args.random_weights is not None:
+        config = SIZES[args.size]
+        if args.no_vision:
+            config = dataclasses.replace(config, vision=None)
+        return RandomCheckpoint(config, args.random_weights), {"random_weights": args.random_weights, "size": args.size}
+    if args.size == _NANO:
+        return Checkpoint.open(CHECKPOINT_DIR), {"shipped": _NANO}
+    if args.checkpoint:
+        return Checkpoint.open(args.checkpoint), {"folder": args.checkpoint.resolve().name}
+    repo_id = args.hub_id or HUB_IDS[args.size]
+    status.stop()  # the download has its own progress bar
+    snapshot = download(repo_id, args.revision, progress_file=stderr_console().file)
+    return Checkpoint.open(snapshot.path), {"hub_id": snapshot.repo_id, "commit": snapshot.commit}
+
+
+def _report(output: Path, manifest: dict, seconds: float) -> None:
+    table = Table(title=f"{output}", title_justify="left")
+    table.add_column("what")
+    table.add_column("value", justify="right")
+    for file in sorted(output.iterdir()):
+        table.add_row(file.name, f"{file.stat().st_size / 1e6:.1f} MB")
+    table.add_row("weights", manifest["quantization"]["text"]["name"])
+    if manifest["quantization"]["vision"]:
+        table.add_row("vision weights", manifest["quantization"]["vision"]["name"])
+    limits = manifest["limits"]
+    table.add_row("longest source / target", f"{limits['max_source']} / {limits['max_target']} tokens")
+    table.add_row("time", f"{seconds:.0f} s")
+    table.add_row("peak memory", f"{_peak_memory_bytes() / 1e9:.2f} GB")
+    stderr_console().print(table)
+
+
+def _peak_memory_bytes() -> int:
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024  # macOS counts bytes, Linux kilobytes
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,110 @@
+"""The vision program: pixels -> image features in the text stack's width. A SigLIP tower, average pooling, a projection."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from t5g2.export.modules.layers import Linear, gelu_tanh
+
+_QUERY_BLOCK = 1024  # queries scored at a time: 4096 patches at once would need 1 GB of scores a layer
+
+
+class LayerNorm(nn.Module):
+    """(x - mean) / sqrt(variance + eps) * weight + bias over the last dimension, means as products (see `RMSNorm`)."""
+
+    def __init__(self, weight: torch.Tensor, bias: torch.Tensor, eps: float) -> None:
+        super().__init__()
+        self.eps = eps
+        self.register_buffer("weight", weight)
+        self.register_buffer("bias", bias)
+        self.register_buffer("average", torch.full((1, weight.numel()), 1.0 / weight.numel()))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        centred = x - nn.functional.linear(x, self.average)
+        variance = nn.functional.linear(centred * centred, self.average)
+        return centred * torch.rsqrt(variance + self.eps) * self.weight + self.bias
+
+
+def _layer_norm(weights, name: str, eps: float) -> LayerNorm:
+    return LayerNorm(weights.tensor(f"{name}.weight"), weights.tensor(f"{name}.bias"), eps)
+
+
+class VisionAttention(nn.Module):
+    def __init__(self, weights, vision) -> None:
+        super().__init__()
+        self.num_heads = vision.num_heads
+        self.head_dim = vision.hidden_size // vision.num_heads
+        self.q_proj = weights.linear("q_proj", bias=True)
+        self.k_proj = weights.linear("k_proj", bias=True)
+        self.v_proj = weights.linear("v_proj", bias=True)
+        self.out_proj = weights.linear("out_proj", bias=True)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """x: [patches, hidden] -> [patches, hidden]."""
+        q = self._heads(self.q_proj(x) * self.head_dim**-0.5).permute(1, 0, 2)  # [heads, patches, head_dim]
+        k = self._heads(self.k_proj(x)).permute(1, 2, 0)  # [heads, head_dim, patches]
+        v = self._heads(self.v_proj(x)).permute(1, 0, 2)  # [heads, patches, head_dim]
+        mixed = [torch.bmm(torch.softmax(torch.bmm(block, k), dim=-1), v) for block in q.split(_QUERY_BLOCK, dim=1)]
+        mixed = torch.cat(mixed, dim=1) if len(mixed) > 1 else mixed[0]  # [heads, patches, head_dim]
+        return self.out_proj(mixed.permute(1, 0, 2).reshape(-1, self.num_heads * self.head_dim))
+
+    def _heads(self, x: torch.Tensor) -> torch.Tensor:
+        return x.view(-1, self.num_heads, self.head_dim)
+
+
+class VisionLayer(nn.Module):
+    def __init__(self, weights, vision) -> None:
+        super().__init__()
+        self.layer_norm1 = _layer_norm(weights, "layer_norm1", vision.layer_norm_eps)
+        self.self_attn = VisionAttention(weights.scope("self_attn"), vision)
+        self.layer_norm2 = _layer_norm(weights, "layer_norm2", vision.layer_norm_eps)
+        self.fc1 = weights.linear("mlp.fc1", bias=True)
+        self.fc2 = weights.linear("mlp.fc2", bias=True)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = x + self.self_attn(self.layer_norm1(x))
+        return x + self.fc2(gelu_tanh(self.fc1(self.layer_norm2(x))))
+
+
+class Vision(nn.Module):
+    """Tower, pooling and projector. weights: the view of the whole checkpoint."""
+
+    def __init__(self, weights, config) -> None:
+        super().__init__()
+        vision = config.vision
+        tower = weights.scope("vision_tower")
+        projector = weights.scope("multi_modal_projector")
+        self.side, self.patch_size = vision.patches_per_side, vision.patch_size
+        patch_weight = tower.tensor("embeddings.patch_embedding.weight")  # [hidden, channels, patch, patch]
+        self.patch_embedding = Linear(patch_weight.flatten(1), tower.tensor("embeddings.patch_embedding.bias"))
+        self.register_buffer("position_embedding", tower.tensor("embeddings.position_embedding.weight"))
+        self.layers = nn.ModuleList(
+            VisionLayer(tower.scope(f"encoder.layers.{i}"), vision) for i in range(vision.num_layers)
+        )
+        self.post_layernorm = _layer_norm(tower, "post_layernorm", vision.layer_norm_eps)
+        self.soft_emb_norm = projector.norm("mm_soft_emb_norm", vision.layer_norm_eps)
+        # Stored [vision hidden, text hidden]; kept in float32, it is small and everything an image says passes through it.
+        self.projection = Linear(projector.tensor("mm_input_projection_weight").t().contiguous())
+        self.register_buffer("pooling", _pooling_matrix(self.side, round(config.mm_tokens_per_image**0.5)))
+
+    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+        """pixels: float32 [1, channels, side, side], normalised -> image features float32 [tokens, text hidden]."""
+        x = self.patch_embedding(self._patches(pixels)) + self.position_embedding  # [patches, hidden]
+        for layer in self.layers:
+            x = layer(x)
+        return self.projection(self.soft_emb_norm(torch.mm(self.pooling, self.post_layernorm(x))))
+
+    def _patches(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Cuts pixels into rows, one a patch: [patches, channels * patch * patch], so that the convolution is a linear."""
+        channels, patch = pixels.shape[1], self.patch_size
+        grid = pixels.view(channels, self.side, patch, self.side, patch)
+        return grid.permute(1, 3, 0, 2, 4).reshape(self.side * self.side, channels * patch * patch)
+
+
+def _pooling_matrix(patches_a_side: int, tokens_a_side: int) -> torch.Tensor:
+    """Average pooling of a row-major grid of patches as a matrix: float32 [tokens, patches]."""
+    pool = patches_a_side // tokens_a_side
+    to_token = torch.arange(patches_a_side) // pool  # along one side
+    token = (to_token.unsqueeze(1) * tokens_a_side + to_token).flatten()  # [patches]
+    return torch.nn.functional.one_hot(token, tokens_a_side**2).t().float() / pool**2

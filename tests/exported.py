@@ -1,0 +1,39 @@
+"""Exports of tiny transformers models and of nano, for the tests that run programs."""
+
+from pathlib import Path
+
+import tokenizers
+from tiny import BOI, EOI, IMAGE, tiny_model
+
+from t5g2.export.checkpoint import Checkpoint
+from t5g2.export.export_bundle import export_bundle
+from t5g2.nano import CHECKPOINT_DIR
+from t5g2.quant.schemes import scheme_for
+from t5g2.runtime.bundle import Limits
+
+TINY_LIMITS = Limits(max_source=320, max_target=64, max_rows=8)
+
+
+def save_tiny(folder: Path, **overrides):
+    """A tiny checkpoint as save_pretrained writes it, with a tokenizer that names every id. Returns the model."""
+    model = tiny_model(**overrides)
+    model.save_pretrained(folder)
+    names = {0: "<pad>", 1: "<eos>", 2: "<bos>", 3: "<unk>", BOI: "<start_of_image>", EOI: "<end_of_image>"}
+    names |= {IMAGE: "<image_soft_token>", 299: "<unused0>"}
+    vocab = {names.get(i, f"w{i}"): i for i in range(model.config.decoder.vocab_size)}
+    tokenizer = tokenizers.Tokenizer(tokenizers.models.WordLevel(vocab, unk_token="<unk>"))
+    tokenizer.add_special_tokens(list(names.values()))
+    tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.WhitespaceSplit()
+    tokenizer.save(str(folder / "tokenizer.json"))
+    return model
+
+
+def export(checkpoint: Path, output: Path, quant: str, limits: Limits, **options) -> Path:
+    """Exports a checkpoint folder; returns the bundle's."""
+    opened = Checkpoint.open(checkpoint)
+    export_bundle(opened, output, scheme_for(quant), name="test", source={"folder": "test"}, limits=limits, **options)
+    return output
+
+
+def export_nano(output: Path, quant: str) -> Path:
+    return export(CHECKPOINT_DIR, output, quant, Limits())
