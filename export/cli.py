@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import dataclasses
 import resource
 import sys
@@ -17,6 +19,7 @@ from t5g2.runtime.console import Parser, command, stderr_console, stderr_progres
 from t5g2.runtime.errors import UsageError
 
 DEFAULT_GROUP_SIZE = 32
+_M_MMAP_THRESHOLD = -3  # malloc.h
 _NANO = "nano"
 _HUB_SIZES = ("270m", "1b", "4b")
 
@@ -46,6 +49,7 @@ def main(argv: list[str]) -> int:
     args = parser().parse_args(argv)
     started = time.monotonic()
     _check_usage(args)
+    _return_freed_memory()
     name = _name(args)
     output = args.output or Path("out") / f"{name}-{args.quant}"
     check_target(output, args.force)
@@ -164,6 +168,15 @@ def _report(output: Path, manifest: dict, seconds: float) -> None:
     table.add_row("time", f"{seconds:.0f} s")
     table.add_row("peak memory", f"{_peak_memory_bytes() / 1e9:.2f} GB")
     stderr_console().print(table)
+
+
+def _return_freed_memory() -> None:
+    """Tells glibc to map allocations above 1 MB one by one, so that a freed weight goes back to the system.
+
+    By default it raises that bound as it goes, up to 32 MB, and what a weight leaves in the heap stays there.
+    """
+    with contextlib.suppress(OSError, AttributeError):  # another C library
+        ctypes.CDLL("libc.so.6").mallopt(_M_MMAP_THRESHOLD, 2**20)
 
 
 def _peak_memory_bytes() -> int:

@@ -42,7 +42,9 @@ class Hub:
             raise self.info_error
         return huggingface_hub.hf_api.ModelInfo(id=repo_id, sha=COMMIT)
 
-    def snapshot_download(self, repo_id, revision, local_files_only=False, allow_patterns=None, ignore_patterns=None):
+    def snapshot_download(
+        self, repo_id, revision, local_files_only=False, allow_patterns=None, ignore_patterns=None, tqdm_class=None
+    ):
         self.calls.append(("local" if local_files_only else "download", repo_id, revision))
         self.patterns = allow_patterns, ignore_patterns
         if local_files_only and not self.cached:
