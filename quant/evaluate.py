@@ -116,7 +116,8 @@ def _by_task(examples: Iterable[Example], most: int) -> dict[str, list[Example]]
 
 
 def _table(bundle: Path, tasks: dict[str, list[Example]], shares: dict[str, float]) -> Table:
-    table = Table(title=f"exact match, greedy: {bundle}", title_justify="left")
+    title = f"exact match, greedy: {bundle}"
+    table = Table(title=title, title_justify="left", min_width=len(title))
     table.add_column("task")
     table.add_column("examples", justify="right")
     table.add_column("exact match", justify="right")
