@@ -96,8 +96,10 @@ def test_no_vision(checkpoint, output, capsys):
     ("options", "names"),
     [
         (["--quant", "none"], ["float32", "float32"]),
-        (["--quant", "int8"], ["int8-g32", "int8-channel"]),
+        (["--quant", "int4"], ["int4-g32", "int8-channel"]),
+        (["--quant", "int8"], ["int8-channel", "int8-channel"]),
         (["--quant", "int8", "--group-size", "channel"], ["int8-channel", "int8-channel"]),
+        (["--quant", "int8", "--group-size", "32"], ["int8-g32", "int8-channel"]),
     ],
 )
 def test_quantization(checkpoint, output, capsys, options, names):
@@ -258,7 +260,7 @@ def test_an_existing_output(capsys, checkpoint, output):
     assert (failed.code, failed.line) == (1, f"{output}: already exists; choose another --output, or --force to overwrite it")
     assert open_bundle(output).manifest == before
     succeed(capsys, main, "--checkpoint", checkpoint, "-o", output, "--force", "--quant", "int8")
-    assert open_bundle(output).manifest["quantization"]["text"]["name"] == "int8-g32"
+    assert open_bundle(output).manifest["quantization"]["text"]["name"] == "int8-channel"
     assert left_behind(output) == [output]
 
 
