@@ -20,7 +20,8 @@ from t5g2.runtime.errors import UsageError
 
 # XNNPACK has int8 kernels for one scale per channel only; groups take two int4 planes there. At 1B, int8 in groups of 32
 # against per channel: 6.0 against 17.2 tokens/s decoded, 83 against 396 encoded (source 512, 2 threads), and an export that
-# peaks at 11.3 GB against 6.5 GB (Xeon, 2 cores, shared with other work, 2026-11-22).
+# peaks at 11.3 GB against 6.5 GB (Xeon, 2 cores, 2026-11-22). The speeds were not measured under the same load (groups of 32
+# beside other work), so they give a direction, not a ratio.
 _DEFAULT_GROUP_SIZE = {"int4": 32, "int8": None}
 _M_MMAP_THRESHOLD = -3  # malloc.h
 _NANO = "nano"
