@@ -21,15 +21,17 @@ test: $(TEST)
 clean:
 	rm -rf $(VENV) out
 
-$(BUNDLE)/manifest.json: $(CORE) $(wildcard nano/checkpoint/* export/*.py export/modules/*.py quant/*.py)
+$(BUNDLE)/manifest.json: $(CORE) $(wildcard nano/checkpoint/* export/*.py export/*/*.py quant/*.py)
 	$(BIN)/t5g2-export --size nano --quant int4 --output $(BUNDLE) --force
 
-$(CORE): pyproject.toml
+$(CORE): pyproject.toml setup.py CMakeLists.txt $(wildcard runtime/kernels/*.cpp runtime/kernels/*.h)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	    { echo "t5g2 needs Python 3.11 or newer; set PYTHON=/path/to/python3.11" >&2; exit 1; }
-	@echo "setting up $(VENV): PyTorch and ExecuTorch, about a minute"
+	@command -v $${CXX:-c++} >/dev/null || \
+	    { echo "t5g2 needs a C++20 compiler, for its operators: on Debian, apt install g++" >&2; exit 1; }
+	@echo "setting up $(VENV): PyTorch, ExecuTorch and our operators, about two minutes"
 	@$(PYTHON) -m venv $(VENV)
-	@$(PIP) --retries 2 --no-deps $(CPU_TORCH) 'torch==2.13.*'
+	@$(PIP) --retries 2 --no-deps $(CPU_TORCH) 'torch==2.13.*' 'executorch==1.5.1'
 	@$(PIP) --editable .
 	@touch $@
 

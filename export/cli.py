@@ -18,12 +18,8 @@ from t5g2.runtime.bundle import Limits, check_target
 from t5g2.runtime.console import Parser, command, stderr_console, stderr_progress
 from t5g2.runtime.errors import UsageError
 
-# XNNPACK has int8 kernels for one scale per channel only; groups take two int4 planes there. At 1B, int8 in groups of 32
-# against per channel: 6.0 against 17.2 tokens/s decoded, 83 against 396 encoded (source 512, 2 threads), and an export that
-# peaks at 11.3 GB against 6.5 GB (Xeon, 2 cores, 2026-11-22). The speeds were not measured under the same load (groups of 32
-# beside other work), so they give a direction, not a ratio.
-_DEFAULT_GROUP_SIZE = {"int4": 32, "int8": None}
 _M_MMAP_THRESHOLD = -3  # malloc.h
+_BACKENDS = ("native", "xnnpack")
 _NANO = "nano"
 _HUB_SIZES = ("270m", "1b", "4b")
 
@@ -39,7 +35,15 @@ def parser() -> Parser:
     how = p.add_argument_group("how")
     how.add_argument("--quant", metavar="Q", default="int4", help="none, int8 or int4")
     how.add_argument(
-        "--group-size", metavar="N", help="weights per scale: 32, 64, 128, channel (default: 32 for int4, channel for int8)"
+        "--backend",
+        metavar="B",
+        default="native",
+        help="native: our operators, fast; xnnpack: for an unmodified ExecuTorch runtime (default: native)",
+    )
+    how.add_argument(
+        "--group-size",
+        metavar="N",
+        help="weights per scale: 32, 64, 128, channel (default: 32; channel for int8 on xnnpack)",
     )
     how.add_argument("--max-source", metavar="TOKENS", type=int, default=Limits.max_source, help="longest source")
     how.add_argument("--max-target", metavar="TOKENS", type=int, default=Limits.max_target, help="longest target")
@@ -77,6 +81,7 @@ def main(argv: list[str]) -> int:
             scheme,
             name=name,
             source=source,
+            backend=args.backend,
             limits=limits,
             with_vision=not args.no_vision,
             overwrite=args.force,
@@ -116,6 +121,8 @@ def _check_usage(args) -> None:
         raise UsageError(f"--size {args.size}: not one of {', '.join((_NANO, *_HUB_SIZES))}")
     if args.random_weights is not None and args.size not in _HUB_SIZES:
         raise UsageError(f"--random-weights: needs --size {', '.join(_HUB_SIZES[:-1])} or {_HUB_SIZES[-1]}")
+    if args.backend not in _BACKENDS:
+        raise UsageError(f"--backend {args.backend}: not one of {', '.join(_BACKENDS)}")
     if args.revision and (args.checkpoint or args.size == _NANO or args.random_weights is not None):
         raise UsageError("--revision: only for a checkpoint from the Hub")
 
@@ -125,7 +132,7 @@ def _group_size(args) -> int | None:
     if text is not None and args.quant == "none":
         raise UsageError(f"--group-size {text}: --quant none has no scales; leave it out")
     if text is None:
-        return _DEFAULT_GROUP_SIZE.get(args.quant)
+        return None if (args.backend, args.quant) == ("xnnpack", "int8") else 32
     if text == "channel":
         return None
     try:

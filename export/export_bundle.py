@@ -9,24 +9,17 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 
-from t5g2.export.lowering import lower
+from t5g2.export.native import programs as native
 from t5g2.export.processor import image_settings, stop_ids
-from t5g2.export.programs import (
-    cache_slots,
-    text_modules,
-    trace_decoder_step,
-    trace_encoder,
-    trace_vision,
-    vision_module,
-    vision_scheme,
-)
-from t5g2.export.weights import release
+from t5g2.export.shared import cache_slots, vision_scheme
+from t5g2.export.xnnpack import programs as xnnpack
+from t5g2.quant import packed
 from t5g2.quant.schemes import QuantScheme
 from t5g2.runtime.bundle import TEXT_PROGRAM, TOKENIZER, VISION_PROGRAM, Limits, new_folder, write_manifest
 from t5g2.runtime.errors import T5g2Error
 from t5g2.runtime.tokenizer import Tokenizer
 
-BACKEND = "xnnpack"
+BACKENDS = {"native": native, "xnnpack": xnnpack}
 _DEFAULT_LIMITS = Limits()
 
 
@@ -37,6 +30,7 @@ def export_bundle(
     *,
     name: str,
     source: dict,
+    backend: str = "native",
     limits: Limits = _DEFAULT_LIMITS,
     with_vision: bool = True,
     overwrite: bool = False,
@@ -45,20 +39,22 @@ def export_bundle(
     """Writes a bundle at `output` and returns its manifest.
 
     checkpoint: a `Checkpoint` or a `RandomCheckpoint`. name: what the model is called in the manifest. source: its
-    provenance, such as Hub id and commit. with_vision: False leaves the vision program out; a checkpoint without a tower
-    never has one. on_stage: called with a few words as each stage begins.
+    provenance, such as Hub id and commit. backend: native or xnnpack. with_vision: False leaves the vision program out; a
+    checkpoint without a tower never has one. on_stage: called with a few words as each stage begins.
     Raises T5g2Error before any work where the output is taken or a side file does not fit.
     """
     with_vision = with_vision and checkpoint.has_vision
     if with_vision and None in (checkpoint.config.image_token_id, checkpoint.config.boi_token_id):
         raise T5g2Error(f"{checkpoint.path}: the vocabulary has no image tokens; export with --no-vision")
+    programs = BACKENDS[backend]
+    programs.check(checkpoint.config, scheme)
     with new_folder(output, overwrite) as folder:
-        manifest = _describe(checkpoint, scheme, name, source, limits, with_vision)
+        manifest = _describe(checkpoint, scheme, name, source, backend, limits, with_vision)
         if checkpoint.tokenizer:
             shutil.copyfile(checkpoint.tokenizer, folder / TOKENIZER)
-        planned = _write_text(checkpoint, folder / TEXT_PROGRAM, scheme, limits, with_vision, on_stage)
+        planned = programs.write_text(checkpoint, folder / TEXT_PROGRAM, scheme, limits, with_vision, on_stage)
         if with_vision:
-            planned |= _write_vision(checkpoint, folder / VISION_PROGRAM, scheme, on_stage)
+            planned |= programs.write_vision(checkpoint, folder / VISION_PROGRAM, vision_scheme(scheme), on_stage)
         manifest["memory"]["planned_bytes"] = planned
         on_stage("hashing files")
         manifest["provenance"]["sha256"] = checkpoint.sha256()
@@ -66,29 +62,7 @@ def export_bundle(
     return manifest
 
 
-def _write_text(checkpoint, path: Path, scheme, limits, with_vision, on_stage) -> dict[str, int]:
-    on_stage("reading and quantizing the text weights" if scheme.quantized else "reading the text weights")
-    encoder, decoder = text_modules(checkpoint, scheme, with_vision)
-    on_stage("tracing the encoder")
-    traced_encoder = trace_encoder(encoder, checkpoint.config, limits, with_vision)
-    on_stage("tracing the decoder step")
-    traced_decoder = trace_decoder_step(decoder, checkpoint.config, limits)
-    on_stage("lowering the encoder and the decoder step")
-    planned = lower({"encoder": traced_encoder, "decoder_step": traced_decoder}, path)
-    release(encoder, decoder)
-    return planned
-
-
-def _write_vision(checkpoint, path: Path, scheme, on_stage) -> dict[str, int]:
-    on_stage("reading the vision weights")
-    vision = vision_module(checkpoint, vision_scheme(scheme))
-    on_stage("tracing the vision tower")
-    traced = trace_vision(vision, checkpoint.config)
-    on_stage("lowering the vision tower")
-    return lower({"vision": traced}, path)
-
-
-def _describe(checkpoint, scheme, name, source, limits, with_vision) -> dict:
+def _describe(checkpoint, scheme, name, source, backend, limits, with_vision) -> dict:
     """The manifest without what is known only once the programs are written. Checks the checkpoint's side files."""
     config = checkpoint.config
     text = config.decoder
@@ -108,16 +82,18 @@ def _describe(checkpoint, scheme, name, source, limits, with_vision) -> dict:
         Tokenizer.from_file(checkpoint.tokenizer, eos_id=stops[0], **roles)  # fits the config, or says why not
     elif checkpoint.path is not None:
         raise T5g2Error(f"{checkpoint.path}: tokenizer.json is missing; it is saved and published beside the weights")
-    row_bytes = 2 * 4 * text.num_kv_heads * text.head_dim  # a key and a value in float32
+    cache_dtype = BACKENDS[backend].cache_dtype(scheme)
+    row_bytes = 2 * cache_dtype.itemsize * text.num_kv_heads * text.head_dim  # a key and a value
     return {
         "model": {"name": name, "config": config.to_dict()},
-        "backend": BACKEND,
+        "backend": backend,
         "quantization": {
             "text": scheme.to_dict(),
             "embedding": scheme.to_dict(),
             "vision": vision_scheme(scheme).to_dict() if with_vision else None,
+            "packed_format": packed.VERSION if backend == "native" else None,
             "activations": "int8 per row, dynamic" if scheme.quantized else "float32",
-            "kv_cache": "float32",
+            "kv_cache": str(cache_dtype).removeprefix("torch."),
         },
         "limits": asdict(limits),
         "cache_slots": slots,

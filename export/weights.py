@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Self
+
 import torch
 from torch import nn
 
-from t5g2.export.modules.layers import Linear, RMSNorm
-from t5g2.quant.linear import QuantizedLinear
-from t5g2.quant.schemes import QuantScheme, quantize_weight
+from t5g2.quant.packed import PackedMatrix, pack_weight
+from t5g2.quant.schemes import QuantScheme
 
 
 class Weights:
@@ -21,24 +22,21 @@ class Weights:
         self.scheme = scheme
         self.prefix = prefix
 
-    def scope(self, name: str) -> Weights:
+    def scope(self, name: str) -> Self:
         """The view under `prefix.name`."""
-        return Weights(self.checkpoint, self.scheme, f"{self.prefix}{name}.")
+        return type(self)(self.checkpoint, self.scheme, f"{self.prefix}{name}.")
 
     def tensor(self, name: str) -> torch.Tensor:
         """One tensor as float32, its own memory."""
         return self.checkpoint.tensor(self.prefix + name).to(torch.float32, copy=True)
 
-    def norm(self, name: str, eps: float) -> RMSNorm:
-        return RMSNorm(self.tensor(f"{name}.weight"), eps)
+    def stored(self, name: str) -> torch.Tensor:
+        """One tensor as the checkpoint stores it."""
+        return self.checkpoint.tensor(self.prefix + name)
 
-    def linear(self, name: str, bias: bool = False) -> nn.Module:
-        bias_values = self.tensor(f"{name}.bias") if bias else None
-        if not self.scheme.quantized:
-            return Linear(self.tensor(f"{name}.weight"), bias_values)
-        stored = self.checkpoint.tensor(f"{self.prefix}{name}.weight")
-        values, scales = quantize_weight(stored, self.scheme, f"{self.prefix}{name}.weight")
-        return QuantizedLinear(values, scales, self.scheme, bias_values)
+    def packed(self, name: str) -> PackedMatrix:
+        """One matrix in the packed format."""
+        return pack_weight(self.stored(name), self.scheme, self.prefix + name)
 
 
 def release(*modules: nn.Module) -> None:

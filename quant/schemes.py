@@ -10,13 +10,13 @@ from dataclasses import asdict, dataclass
 
 import torch
 
-from t5g2.runtime.errors import UsageError
+from t5g2.runtime.errors import T5g2Error, UsageError
 
 GROUP_SIZES = (32, 64, 128)
 
-# int4 takes -8..7, of which a symmetric scale uses -7..7. int8 stops at 119 because it is stored as two int4 planes,
-# 16 * high + low with both in -8..7, which reach 16 * 7 + 7 (see `t5g2.quant.linear`).
-_MAX_VALUE = {4: 7, 8: 119}
+_MAX_VALUE = {4: 7, 8: 127}  # symmetric: -8 and -128 are not used
+_MIN_SCALE = torch.finfo(torch.bfloat16).tiny  # the smallest normal one, so that dividing by a scale never overflows
+_MAX_SCALE = torch.finfo(torch.bfloat16).max
 
 
 @dataclass(frozen=True)
@@ -66,23 +66,28 @@ def quantize_weight(weight: torch.Tensor, scheme: QuantScheme, name: str) -> tup
     """Rounds a weight to the scheme's integers.
 
     weight: [N, K], any float dtype. name: the tensor's, for errors.
-    Returns values int8 [N, K] within +-119 (int8) or +-7 (int4), and scales float32 [N, K / group_size] ([N, 1] per
-    channel) that bfloat16 holds exactly. Raises UsageError where K is not a multiple of the group size.
+    Returns values int8 [N, K] within +-127 (int8) or +-7 (int4), and scales float32 [N, groups] that bfloat16 holds exactly;
+    groups is K / group_size rounded up, so the last group may be short ([N, 1] per channel).
+    Raises T5g2Error where the weight is not finite.
     """
     n, k = weight.shape
     group_size = scheme.group_size or k
-    if k % group_size:
-        raise UsageError(f"{name}: rows of {k} weights do not divide into groups of {group_size}; use another --group-size")
+    groups = -(-k // group_size)
     limit = _MAX_VALUE[scheme.bits]
     values = torch.empty(n, k, dtype=torch.int8)
-    scales = torch.empty(n, k // group_size, dtype=torch.float32)
+    scales = torch.empty(n, groups, dtype=torch.float32)
     block = max(1, 2**22 // k)  # rows at a time, so that the float copy of a 168M-weight embedding is never whole
     for start in range(0, n, block):
         rows = weight[start : start + block].float()
-        groups = rows.view(rows.shape[0], -1, group_size)  # [rows, K / group_size, group_size]
-        scale = (groups.abs().amax(-1) / limit).to(torch.bfloat16).float()
-        scale = torch.where(scale > 0, scale, 1.0)
-        rounded = (groups / scale.unsqueeze(-1)).round().clamp(-limit, limit)
-        values[start : start + block] = rounded.view(rows.shape).to(torch.int8)
+        if groups * group_size != k:
+            rows = torch.nn.functional.pad(rows, (0, groups * group_size - k))
+        parts = rows.view(rows.shape[0], groups, group_size)
+        largest = parts.abs().amax(-1)  # [rows, groups]
+        if not torch.isfinite(largest).all():
+            raise T5g2Error(f"{name}: holds values that are not finite numbers; check the checkpoint")
+        scale = (largest / limit).clamp(_MIN_SCALE, _MAX_SCALE).to(torch.bfloat16).float()
+        scale = torch.where(largest > 0, scale, 1.0)
+        rounded = (parts / scale.unsqueeze(-1)).round_().clamp_(-limit, limit)
+        values[start : start + block] = rounded.view(rows.shape)[:, :k].to(torch.int8)
         scales[start : start + block] = scale
     return values, scales

@@ -18,7 +18,7 @@ from pathlib import Path
 from t5g2.runtime.errors import T5g2Error, UsageError
 
 FORMAT = "t5g2-bundle"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2  # 2: the native backend
 MANIFEST = "manifest.json"
 TEXT_PROGRAM = "text.pte"
 VISION_PROGRAM = "vision.pte"
@@ -56,6 +56,11 @@ class Bundle:
     @property
     def limits(self) -> Limits:
         return Limits(**self.manifest["limits"])
+
+    @property
+    def backend(self) -> str:
+        """native or xnnpack."""
+        return self.manifest["backend"]
 
     @property
     def text_program(self) -> Path:

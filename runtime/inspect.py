@@ -35,8 +35,9 @@ def main(argv: list[str]) -> int:
 def memory_estimate(bundle: Bundle) -> dict[str, int]:
     """Bytes at the bundle's limits, by purpose.
 
-    `weights` is the size of the programs, which are mapped; XNNPACK packs its own copy of most of them when a method is
-    loaded, so a loaded bundle holds up to twice as much. `planned` is an upper bound that a short source does not touch.
+    `weights` is the size of the programs, which are mapped and used in place; XNNPACK packs its own copy of most of them when
+    a method is loaded, so a loaded bundle of that backend holds up to twice as much. `planned` is an upper bound that a
+    short source does not touch.
     """
     manifest = bundle.manifest
     memory, files = manifest["memory"], manifest["files"]

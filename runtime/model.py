@@ -11,11 +11,11 @@ import torch
 from PIL import Image
 
 from t5g2.runtime.bundle import Bundle, open_bundle
-from t5g2.runtime.cache import SelfCache
 from t5g2.runtime.errors import T5g2Error, UsageError
 from t5g2.runtime.images import load_image, to_pixels
 from t5g2.runtime.program import Program, set_threads
 from t5g2.runtime.sampler import make_sampler
+from t5g2.runtime.text_programs import open_text
 from t5g2.runtime.text_stop import TextStop
 from t5g2.runtime.tokenizer import Tokenizer
 
@@ -46,10 +46,9 @@ class Result:
 
 @dataclass(frozen=True)
 class EncodedSource:
-    """What the decoder reads of a source: cross keys [kv heads, head_dim, S] and values [kv heads, S, head_dim] a layer."""
+    """What the decoder reads of a source: its cross K/V, in the form of the bundle's backend, and its length in tokens."""
 
-    keys: list[torch.Tensor]
-    values: list[torch.Tensor]
+    cross: object
     length: int
 
 
@@ -72,7 +71,6 @@ class Model:
         config = bundle.manifest["model"]["config"]
         self._decoder_config = config["decoder"]
         self._hidden_size = config["encoder"]["hidden_size"]
-        self._slots: list[int] = bundle.manifest["cache_slots"]
         tokens = bundle.manifest["tokens"]
         self.bos_id: int = tokens["bos"]
         self.stop_ids: frozenset[int] = frozenset(tokens["eos"])
@@ -81,8 +79,8 @@ class Model:
         self.tokenizer = _open_tokenizer(bundle)
         unused = self.tokenizer.suppressed_ids() if self.tokenizer else []
         self.unused_ids: list[int] = [i for i in unused if i < self._decoder_config["vocab_size"]]
-        self._text = Program(bundle.text_program)
-        self._vision = Program(bundle.vision_program) if bundle.vision_program else None
+        self._text = open_text(bundle)
+        self._vision = Program(bundle.vision_program, bundle.backend == "native") if bundle.vision_program else None
 
     def generate(self, source: str | Sequence[int], images: Sequence = (), **options) -> Result:
         """Encodes a source and generates its target. Takes the arguments of `stream`."""
@@ -129,15 +127,12 @@ class Model:
         self._check_vision(len(pixels))
         self._check_image_blocks(source_ids, len(pixels))
         ids = torch.tensor(source_ids, dtype=torch.int64)  # [S]
-        inputs = [ids]
+        features = None
         if self._vision:
             features = torch.zeros(len(source_ids), self._hidden_size)  # [S, hidden], read at image tokens only
             if len(pixels):
                 features[ids == self._image_id] = torch.cat([self._image_features(image) for image in pixels])
-            inputs.append(features)
-        outputs = self._text.method("encoder")(*inputs)
-        layers = len(self._slots)
-        return EncodedSource(outputs[:layers], outputs[layers:], len(source_ids))
+        return EncodedSource(self._text.encode(ids, features), len(source_ids))
 
     def _check_vision(self, images: int) -> None:
         if images and not self._vision:
@@ -158,24 +153,14 @@ class Model:
         if tuple(pixels.shape) != expected:
             raise T5g2Error(f"pixels of shape {list(pixels.shape)} where {list(expected)} is expected; resize the image")
         pixels = np.ascontiguousarray(pixels, dtype=np.float32)
-        return self._vision.method("vision")(torch.from_numpy(pixels).unsqueeze(0))[0]
+        return self._vision.method("vision")(torch.from_numpy(pixels).unsqueeze(0))[0].clone()
 
-    def _decoder_step(self, encoded: EncodedSource, cache: SelfCache, ids: Sequence[int], position: int) -> np.ndarray:
+    def _decoder_step(self, encoded: EncodedSource, cache, ids: Sequence[int], position: int) -> np.ndarray:
         """Feeds target ids that start at `position`; returns their logits, float32 [M, vocab]."""
-        outputs = self._text.method("decoder_step")(
-            torch.tensor(ids, dtype=torch.int64),
-            torch.tensor([position], dtype=torch.int64),
-            *cache.keys,
-            *cache.values,
-            *encoded.keys,
-            *encoded.values,
-        )
-        layers = len(self._slots)
-        cache.write(position, outputs[1 : 1 + layers], outputs[1 + layers :])
-        return outputs[0].numpy()
+        return self._text.step(encoded.cross, cache, torch.tensor(ids, dtype=torch.int64), position)
 
-    def _new_cache(self) -> SelfCache:
-        return SelfCache(self._slots, self._decoder_config["num_kv_heads"], self._decoder_config["head_dim"])
+    def _new_cache(self):
+        return self._text.new_cache()
 
     def _prepare(self, source: str | Sequence[int], images: Sequence) -> tuple[list[int], np.ndarray | None]:
         """Ids and pixels of a request, checked."""

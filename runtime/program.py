@@ -14,6 +14,7 @@ import torch
 from executorch.extension.pybindings import _C
 
 from t5g2.runtime.errors import T5g2Error, UsageError
+from t5g2.runtime.native import library as native_library
 
 
 def set_threads(threads: int) -> None:
@@ -25,7 +26,8 @@ def set_threads(threads: int) -> None:
 
 
 class Method:
-    """One method of a program file: tensors in, a flat list of tensors out, copied out of the program's memory."""
+    """One method of a program file: tensors in, a flat list of tensors out, which are the program's own memory: the next
+    call overwrites them."""
 
     def __init__(self, path: Path, program: _C.ExecuTorchProgram, name: str) -> None:
         self._label = f"{path.name}: {name}"
@@ -37,7 +39,7 @@ class Method:
 
     def __call__(self, *inputs: torch.Tensor) -> list[torch.Tensor]:
         try:
-            return self._method(inputs)
+            return self._method.call(inputs, clone_outputs=False)
         except RuntimeError as error:
             raise T5g2Error(f"{self._label} failed ({_line(error)}); export the bundle again, or report it") from error
 
@@ -45,8 +47,10 @@ class Method:
 class Program:
     """A mapped .pte file; methods are loaded on first use, which is when XNNPACK packs their weights."""
 
-    def __init__(self, path: Path) -> None:
-        """Raises T5g2Error naming the file where ExecuTorch does not take it."""
+    def __init__(self, path: Path, native: bool = False) -> None:
+        """native: the program calls our own operators. Raises T5g2Error naming the file where ExecuTorch does not take it."""
+        if native:
+            native_library()
         self._path = path
         self._methods: dict[str, Method] = {}
         try:

@@ -14,19 +14,20 @@ DECODER_LAYERS = ["sliding_attention", "full_attention", "sliding_attention", "s
 
 @pytest.fixture(scope="session")
 def tiny_bundle(tmp_path_factory):
-    """`tiny_bundle(kv_heads)`: a tiny random model beside its float32 bundle: `.reference` (transformers), `.checkpoint`
-    and `.bundle` (folders), `.model` (ours)."""
+    """`tiny_bundle(kv_heads, backend)`: a tiny random model beside its float32 bundle: `.reference` (transformers),
+    `.checkpoint` and `.bundle` (folders), `.model` (ours)."""
     made = {}
 
-    def bundle(kv_heads: int):
-        if kv_heads not in made:
-            made[kv_heads] = _make_tiny(tmp_path_factory.mktemp("tiny"), kv_heads)
-        return made[kv_heads]
+    def bundle(kv_heads: int, backend: str = "native"):
+        key = kv_heads, backend
+        if key not in made:
+            made[key] = _make_tiny(tmp_path_factory.mktemp("tiny"), kv_heads, backend)
+        return made[key]
 
     return bundle
 
 
-def _make_tiny(folder, kv_heads: int):
+def _make_tiny(folder, kv_heads: int, backend: str):
     reference = save_tiny(
         folder / "checkpoint",
         num_key_value_heads=kv_heads,
@@ -34,16 +35,20 @@ def _make_tiny(folder, kv_heads: int):
         layer_types=ENCODER_LAYERS,
         decoder={"num_hidden_layers": len(DECODER_LAYERS), "layer_types": DECODER_LAYERS},
     )
-    bundle = export(folder / "checkpoint", folder / "bundle", "none", TINY_LIMITS)
+    bundle = export(folder / "checkpoint", folder / "bundle", "none", TINY_LIMITS, backend)
     return SimpleNamespace(
         reference=reference, checkpoint=folder / "checkpoint", bundle=bundle, model=t5g2.load(bundle, threads=2)
     )
 
 
-@pytest.fixture(scope="session", params=[1, 2], ids=["1-kv-head", "2-kv-heads"])
+@pytest.fixture(
+    scope="session",
+    params=[(1, "native"), (2, "native"), (2, "xnnpack")],
+    ids=lambda p: f"{p[1]}-{p[0]}-kv",
+)
 def tiny(request, tiny_bundle):
-    """The float32 tiny model, with one and with two kv heads."""
-    return tiny_bundle(request.param)
+    """The float32 tiny model, with one and with two kv heads, and on both backends."""
+    return tiny_bundle(*request.param)
 
 
 @pytest.fixture(scope="session")
@@ -54,12 +59,13 @@ def tiny_gqa(tiny_bundle):
 
 @pytest.fixture(scope="session")
 def nano_bundle(tmp_path_factory):
-    """`nano_bundle(quant)`: the folder of the shipped checkpoint's bundle."""
+    """`nano_bundle(quant, backend)`: the folder of the shipped checkpoint's bundle."""
     made = {}
 
-    def bundle(quant: str):
-        if quant not in made:
-            made[quant] = export_nano(tmp_path_factory.mktemp("nano") / quant, quant)
-        return made[quant]
+    def bundle(quant: str, backend: str = "native"):
+        key = quant, backend
+        if key not in made:
+            made[key] = export_nano(tmp_path_factory.mktemp("nano") / quant, *key)
+        return made[key]
 
     return bundle

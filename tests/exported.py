@@ -28,12 +28,20 @@ def save_tiny(folder: Path, **overrides):
     return model
 
 
-def export(checkpoint: Path, output: Path, quant: str, limits: Limits, **options) -> Path:
+def default_scheme(quant: str, backend: str):
+    """The scheme of `--quant` without `--group-size`."""
+    return scheme_for(quant, None if (quant, backend) == ("int8", "xnnpack") else 32)
+
+
+def export(checkpoint: Path, output: Path, quant: str, limits: Limits, backend: str = "native", **options) -> Path:
     """Exports a checkpoint folder; returns the bundle's."""
-    opened = Checkpoint.open(checkpoint)
-    export_bundle(opened, output, scheme_for(quant), name="test", source={"folder": "test"}, limits=limits, **options)
+    scheme = default_scheme(quant, backend)
+    source = {"folder": "test"}
+    export_bundle(
+        Checkpoint.open(checkpoint), output, scheme, name="test", source=source, backend=backend, limits=limits, **options
+    )
     return output
 
 
-def export_nano(output: Path, quant: str) -> Path:
-    return export(CHECKPOINT_DIR, output, quant, Limits())
+def export_nano(output: Path, quant: str, backend: str = "native") -> Path:
+    return export(CHECKPOINT_DIR, output, quant, Limits(), backend)

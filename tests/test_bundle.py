@@ -102,8 +102,8 @@ def test_a_missing_file(bundle, name):
 
 
 def test_a_newer_format(bundle):
-    edit_manifest(bundle, format_version=2)
-    with pytest.raises(T5g2Error, match="bundle format 2, and this t5g2 reads up to 1; upgrade t5g2 or export"):
+    edit_manifest(bundle, format_version=3)
+    with pytest.raises(T5g2Error, match="bundle format 3, and this t5g2 reads up to 2; upgrade t5g2 or export"):
         open_bundle(bundle)
 
 

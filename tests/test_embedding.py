@@ -3,11 +3,11 @@
 import pytest
 import torch
 
-from t5g2.quant.embedding import QuantizedEmbedding
-from t5g2.quant.linear import QuantizedLinear
-from t5g2.quant.schemes import quantize_weight, scheme_for
+from t5g2.export.xnnpack.embedding import QuantizedEmbedding
+from t5g2.export.xnnpack.linear import QuantizedLinear
+from t5g2.quant.schemes import INT8_CHANNEL, quantize_weight, scheme_for
 
-SCHEMES = [scheme_for("int4", g) for g in (32, 64, 128)] + [scheme_for("int8", g) for g in (32, 64, 128, None)]
+SCHEMES = [scheme_for("int4", g) for g in (32, 64, 128)] + [INT8_CHANNEL]
 VOCAB, HIDDEN = 50, 256
 
 
@@ -30,8 +30,9 @@ def test_rows_are_the_dequantized_weights(quantized):
 
 def test_rows_are_the_head_s_weights(quantized):
     values, scales, scheme = quantized
-    head = sum(plane() for plane in QuantizedLinear(values, scales, scheme).planes)
-    assert torch.equal(QuantizedEmbedding(values, scales, scheme)(torch.arange(VOCAB)), head)
+    head = QuantizedLinear(values, scales, scheme)
+    weights = head.values.float() * head.scales.float().repeat_interleave(head.group_size, dim=1)
+    assert torch.equal(QuantizedEmbedding(values, scales, scheme)(torch.arange(VOCAB)), weights)
 
 
 def test_stored_bytes(quantized):

@@ -8,9 +8,10 @@ import pytest
 from commands import error_line, fail, run_process, succeed
 from exported import save_tiny
 
-from t5g2.export import config, export_bundle, hub
+from t5g2.export import config, hub
 from t5g2.export.checkpoint import Checkpoint
 from t5g2.export.cli import main
+from t5g2.export.export_bundle import BACKENDS
 from t5g2.runtime.bundle import open_bundle, write_manifest
 from t5g2.runtime.model import load
 
@@ -40,9 +41,10 @@ def fake_lower(programs, path):
 
 @pytest.fixture(autouse=True)
 def no_lowering(monkeypatch):
-    for name in ("trace_encoder", "trace_decoder_step", "trace_vision"):
-        monkeypatch.setattr(export_bundle, name, lambda *_: None)
-    monkeypatch.setattr(export_bundle, "lower", fake_lower)
+    for backend in BACKENDS.values():
+        for name in ("trace_encoder", "trace_decoder_step", "trace_vision"):
+            monkeypatch.setattr(backend, name, lambda *_: None)
+        monkeypatch.setattr(backend, "lower", fake_lower)
 
 
 def left_behind(output):
@@ -63,7 +65,7 @@ def test_writes_a_bundle(checkpoint, output, capsys):
     assert left_behind(output) == [output]
     assert sorted(manifest["files"]) == ["text.pte", "tokenizer.json", "vision.pte"]
     assert (output / "tokenizer.json").read_bytes() == (checkpoint / "tokenizer.json").read_bytes()
-    assert manifest["model"]["name"] == "my-model" and manifest["backend"] == "xnnpack"
+    assert manifest["model"]["name"] == "my-model" and manifest["backend"] == "native"
     assert config.ModelConfig.from_dict(manifest["model"]["config"]) == Checkpoint.open(checkpoint).config
     assert manifest["limits"] == {"max_source": 100, "max_target": 512, "max_rows": 16}
     assert manifest["cache_slots"] == [16 + 16]
@@ -73,7 +75,8 @@ def test_writes_a_bundle(checkpoint, output, capsys):
         "bos": 2, "eos": [1], "pad": 0, "image": 292, "boi": 290, "eoi": 291, "tokens_per_image": 4,
     }  # fmt: skip
     assert manifest["image"] == {"side": 56, "channels": 3, "mean": [0.5] * 3, "std": [0.5] * 3}
-    row_bytes = 2 * 1 * 32 * 4  # key and value, one kv head of 32 in float32
+    assert quantization["kv_cache"] == "float16" and quantization["packed_format"] == 1
+    row_bytes = 2 * 1 * 32 * 2  # key and value, one kv head of 32 in float16
     assert manifest["memory"] == {
         "self_cache_bytes": 32 * row_bytes,
         "cross_kv_bytes_per_source_token": row_bytes,
@@ -97,9 +100,11 @@ def test_no_vision(checkpoint, output, capsys):
     [
         (["--quant", "none"], ["float32", "float32"]),
         (["--quant", "int4"], ["int4-g32", "int8-channel"]),
-        (["--quant", "int8"], ["int8-channel", "int8-channel"]),
+        (["--quant", "int8"], ["int8-g32", "int8-channel"]),
+        (["--quant", "int8", "--backend", "xnnpack"], ["int8-channel", "int8-channel"]),
+        (["--quant", "int4", "--backend", "xnnpack"], ["int4-g32", "int8-channel"]),
         (["--quant", "int8", "--group-size", "channel"], ["int8-channel", "int8-channel"]),
-        (["--quant", "int8", "--group-size", "32"], ["int8-g32", "int8-channel"]),
+        (["--quant", "int8", "--group-size", "64"], ["int8-g64", "int8-channel"]),
     ],
 )
 def test_quantization(checkpoint, output, capsys, options, names):
@@ -121,7 +126,8 @@ def test_random_weights(output, capsys, monkeypatch, saved):
     assert sorted(manifest["files"]) == ["text.pte", "vision.pte"]
     assert manifest["model"]["name"] == "270m-random"
     assert manifest["provenance"]["random_weights"] == 3 and manifest["provenance"]["size"] == "270m"
-    monkeypatch.setattr("t5g2.runtime.model.Program", lambda path: None)
+    monkeypatch.setattr("t5g2.runtime.model.Program", lambda *_: None)
+    monkeypatch.setattr("t5g2.runtime.text_programs.Program", lambda *_, **__: None)
     assert load(output).tokenizer is None
 
 
@@ -157,6 +163,7 @@ def test_from_the_hub(checkpoint, output, capsys, monkeypatch, options, repo):
             ["--size", "nano", "--max-source", "long"],
             "argument --max-source: invalid int value: 'long' (see t5g2-export --help)",
         ),
+        (["--size", "nano", "--backend", "cuda"], "--backend cuda: not one of native, xnnpack"),
         (["--size", "nano", "--quantise", "int8"], "unrecognized arguments: --quantise int8 (see t5g2-export --help)"),
     ],
 )
@@ -176,8 +183,11 @@ def test_usage(capsys, output, argv, message):
          "--group-size channel: one int4 scale for a whole row is too coarse; use 32, 64 or 128"),
         (["--max-source", "0"], "--max-source 0: must be at least 2"),
         (["--max-target", "-3"], "--max-target -3: must be at least 2"),
-        (["--group-size", "64"],
-         "decoder.layers.0.mlp.down_proj.weight: rows of 96 weights do not divide into groups of 64; use another --group-size"),
+        (["--group-size", "64", "--backend", "xnnpack"],
+         "decoder.layers.0.mlp.down_proj.weight: rows of 96 weights do not divide into groups of 64, as XNNPACK needs; "
+         "use another --group-size, or --backend native"),
+        (["--quant", "int8", "--group-size", "32", "--backend", "xnnpack"],
+         "--group-size 32: XNNPACK has no int8 kernel for groups; use --group-size channel, or --backend native"),
     ],
 )  # fmt: skip
 def test_usage_that_the_checkpoint_decides(capsys, checkpoint, output, argv, message):
@@ -260,7 +270,7 @@ def test_an_existing_output(capsys, checkpoint, output):
     assert (failed.code, failed.line) == (1, f"{output}: already exists; choose another --output, or --force to overwrite it")
     assert open_bundle(output).manifest == before
     succeed(capsys, main, "--checkpoint", checkpoint, "-o", output, "--force", "--quant", "int8")
-    assert open_bundle(output).manifest["quantization"]["text"]["name"] == "int8-channel"
+    assert open_bundle(output).manifest["quantization"]["text"]["name"] == "int8-g32"
     assert left_behind(output) == [output]
 
 
@@ -298,7 +308,7 @@ def test_a_failing_export_leaves_nothing(capsys, checkpoint, output, monkeypatch
         path.write_bytes(b"half a program")
         raise error
 
-    monkeypatch.setattr(export_bundle, "lower", failing)
+    monkeypatch.setattr(BACKENDS["native"], "lower", failing)
     assert main(["--checkpoint", str(checkpoint), "-o", str(output), "--force"]) == code
     out, err = capsys.readouterr()
     assert out == "" and word in err.splitlines()[-1] and "Traceback" not in err

@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-from t5g2.quant.linear import QuantizedLinear, _quantize_rows
+from t5g2.export.xnnpack.linear import QuantizedLinear, _quantize_rows
 from t5g2.quant.schemes import INT8_CHANNEL, quantize_weight, scheme_for
 
-SCHEMES = [scheme_for("int4", g) for g in (32, 64, 128)] + [scheme_for("int8", g) for g in (32, 64, 128, None)]
+SCHEMES = [scheme_for("int4", g) for g in (32, 64, 128)] + [INT8_CHANNEL]
 N, K = 40, 256
 
 
@@ -43,27 +43,9 @@ def test_forward(scheme, bias):
     torch.testing.assert_close(QuantizedLinear(values, scales, scheme, b)(x), expected, rtol=1e-4, atol=1e-4)
 
 
-def test_int8_in_groups_is_two_int4_planes():
-    """Every value from -119 to 119, exactly."""
-    values = torch.arange(-119, 120, dtype=torch.int8).repeat(32, 1).t().contiguous()  # [239, 32]
-    scales = quantize_weight(random(239, 32), scheme_for("int8", 32), "w")[1]
-    high, low = QuantizedLinear(values, scales, scheme_for("int8", 32)).planes
-    for plane in (high, low):
-        assert plane.values.dtype == torch.int8 and -8 <= plane.values.min() and plane.values.max() <= 7
-        assert plane.scales.dtype == torch.bfloat16 and plane.value_range == (-8, 7)
-    assert torch.equal(16 * high.values.int() + low.values.int(), values.int())
-    assert torch.equal(low.scales.float(), scales) and torch.equal(high.scales.float(), 16 * scales)
-    assert torch.equal(high() + low(), dequantize(values, scales))
-
-
 @pytest.mark.parametrize("scheme", SCHEMES, ids=lambda s: s.name)
 def test_weights_are_the_scheme_s_integers(scheme):
     values, scales = quantize_weight(random(N, K), scheme, "w")
-    planes = QuantizedLinear(values, scales, scheme).planes
-    assert torch.equal(sum(plane() for plane in planes), dequantize(values, scales))
-
-
-def test_int8_per_channel_is_one_plane():
-    values, scales = quantize_weight(random(N, 100), INT8_CHANNEL, "w")
-    (plane,) = QuantizedLinear(values, scales, INT8_CHANNEL).planes
-    assert torch.equal(plane.values, values) and plane.scales.shape == (N, 1) and plane.scales.dtype == torch.float32
+    linear = QuantizedLinear(values, scales, scheme)
+    assert torch.equal(linear.values, values) and torch.equal(linear.scales.float(), scales)
+    assert linear.scales.dtype == (torch.bfloat16 if scheme.group_size else torch.float32)

@@ -7,12 +7,12 @@ from torch import nn
 from transformers.models.t5gemma2 import modeling_t5gemma2 as reference
 
 from t5g2.export.checkpoint import Checkpoint
-from t5g2.export.modules import vision as vision_module
-from t5g2.export.modules.decoder import cached_positions, visibility_mask
-from t5g2.export.modules.encoder import sliding_window_mask
-from t5g2.export.modules.layers import MASKED, RMSNorm, gelu_tanh, rotary_tables, rotate
-from t5g2.export.modules.vision import LayerNorm, Vision, _pooling_matrix
-from t5g2.export.weights import Weights
+from t5g2.export.xnnpack import vision as vision_module
+from t5g2.export.xnnpack.decoder import cached_positions, visibility_mask
+from t5g2.export.xnnpack.encoder import sliding_window_mask
+from t5g2.export.xnnpack.layers import MASKED, RMSNorm, gelu_tanh, rotary_tables, rotate
+from t5g2.export.xnnpack.vision import LayerNorm, Vision, patches_of, pooling_matrix
+from t5g2.export.xnnpack.weights import StockWeights
 from t5g2.quant.schemes import FLOAT32
 
 
@@ -38,7 +38,7 @@ def tower(model, tmp_path_factory):
     folder = tmp_path_factory.mktemp("checkpoint")
     model.save_pretrained(folder)
     checkpoint = Checkpoint.open(folder)
-    return Vision(Weights(checkpoint, FLOAT32), checkpoint.config).eval()
+    return Vision(StockWeights(checkpoint, FLOAT32), checkpoint.config).eval()
 
 
 @pytest.mark.parametrize("block", [1, 7, 15, 16, 1024])
@@ -58,7 +58,7 @@ def test_pooling_is_average_pooling(patches, tokens):
     x = random(patches * patches, 3)
     grid = x.t().reshape(1, 3, patches, patches)
     expected = nn.functional.avg_pool2d(grid, patches // tokens)[0].flatten(1).t()
-    close(_pooling_matrix(patches, tokens) @ x, expected)
+    close(pooling_matrix(patches, tokens) @ x, expected)
 
 
 def test_patch_linear_is_the_convolution(model, tower):
@@ -66,7 +66,7 @@ def test_patch_linear_is_the_convolution(model, tower):
     pixels = random(1, 3, 56, 56)
     with torch.no_grad():
         expected = convolution(pixels)[0].flatten(1).t()
-        close(tower.patch_embedding(tower._patches(pixels)), expected)
+        close(tower.patch_embedding(patches_of(pixels, tower.side, tower.patch_size)), expected)
 
 
 # --- layers ---

@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from t5g2.quant.schemes import FLOAT32, INT8_CHANNEL, QuantScheme, quantize_weight, scheme_for
-from t5g2.runtime.errors import UsageError
+from t5g2.runtime.errors import T5g2Error, UsageError
 
-LIMIT = {4: 7, 8: 119}
+LIMIT = {4: 7, 8: 127}
 SCHEMES = [scheme_for("int4", g) for g in (32, 64, 128)] + [scheme_for("int8", g) for g in (32, 64, 128, None)]
 
 
@@ -107,13 +107,21 @@ def test_blocks_of_rows_make_no_difference():
 
 
 @pytest.mark.parametrize(("columns", "group_size"), [(48, 32), (4304, 32), (96, 64), (16, 32)])
-def test_rows_that_do_not_divide(columns, group_size):
-    with pytest.raises(UsageError) as error:
-        quantize_weight(torch.zeros(2, columns), scheme_for("int8", group_size), "layers.3.mlp.up_proj.weight")
-    assert str(error.value) == (
-        f"layers.3.mlp.up_proj.weight: rows of {columns} weights do not divide into groups of {group_size}; "
-        "use another --group-size"
-    )
+def test_the_last_group_may_be_short(columns, group_size):
+    w = torch.randn(2, columns, generator=torch.Generator().manual_seed(0))
+    values, scales = quantize_weight(w, scheme_for("int8", group_size), "w")
+    assert values.shape == (2, columns) and scales.shape == (2, -(-columns // group_size))
+    rest = columns % group_size
+    last = quantize_weight(w[:, -rest:], INT8_CHANNEL, "w")
+    assert torch.equal(values[:, -rest:], last[0]) and torch.equal(scales[:, -1:], last[1])
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
+def test_weights_that_are_not_finite(bad):
+    w = torch.zeros(3, 64)
+    w[2, 40] = bad
+    with pytest.raises(T5g2Error, match="layers.0: holds values that are not finite numbers"):
+        quantize_weight(w, scheme_for("int4"), "layers.0")
 
 
 def test_any_row_length_divides_into_channels():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from t5g2.export.modules.layers import MASKED, Embedding, Layer, QueryKeyValue, rotary_tables, rotate
+from t5g2.export.xnnpack.layers import MASKED, Embedding, Layer, QueryKeyValue, rotary_tables, rotate
 
 
 class MergedAttention(QueryKeyValue):

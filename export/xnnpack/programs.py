@@ -1,34 +1,33 @@
-"""Builds the modules of a checkpoint and traces them into the three exported programs."""
+"""Builds a checkpoint's stock modules and writes them as ExecuTorch programs on XNNPACK."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
 
 import torch
 from torch import nn
 from torch.export import Dim, ExportedProgram
 
-from t5g2.export.modules.decoder import DecoderStep
-from t5g2.export.modules.encoder import Encoder
-from t5g2.export.modules.layers import Embedding, TiedHead, TokenTable
-from t5g2.export.modules.vision import Vision
-from t5g2.export.weights import Weights
-from t5g2.quant.embedding import QuantizedEmbedding
-from t5g2.quant.linear import QuantizedLinear
-from t5g2.quant.schemes import FLOAT32, INT8_CHANNEL, QuantScheme, quantize_weight
+from t5g2.export.shared import cache_slots, trace
+from t5g2.export.weights import release
+from t5g2.export.xnnpack.decoder import DecoderStep
+from t5g2.export.xnnpack.embedding import QuantizedEmbedding
+from t5g2.export.xnnpack.encoder import Encoder
+from t5g2.export.xnnpack.layers import Embedding, TiedHead, TokenTable
+from t5g2.export.xnnpack.linear import QuantizedLinear
+from t5g2.export.xnnpack.lowering import lower
+from t5g2.export.xnnpack.vision import Vision
+from t5g2.export.xnnpack.weights import StockWeights, quantize
+from t5g2.quant.schemes import QuantScheme
 from t5g2.runtime.bundle import Limits
-
-
-def vision_scheme(text_scheme: QuantScheme) -> QuantScheme:
-    """How the vision tower is stored beside a text scheme: int8 per channel wherever the text is quantized.
-
-    SigLIP's MLP is 4304 wide, which no group size divides, and its features are worth more than the bytes of int4.
-    """
-    return INT8_CHANNEL if text_scheme.quantized else FLOAT32
+from t5g2.runtime.errors import UsageError
 
 
 def text_modules(checkpoint, scheme: QuantScheme, with_images: bool) -> tuple[Encoder, DecoderStep]:
     """Reads the text half of a checkpoint. Both modules share the token table and the decoder's cross projections."""
     config = checkpoint.config
-    weights = Weights(checkpoint, scheme)
+    weights = StockWeights(checkpoint, scheme)
     table, head = _token_table(checkpoint, scheme)
     eoi = weights.tensor("encoder.embed_tokens.eoi_embedding")
     embedding = Embedding(table, config.encoder.hidden_size, eoi, config.eoi_token_id)
@@ -49,13 +48,13 @@ def _token_table(checkpoint, scheme: QuantScheme) -> tuple[nn.Module, nn.Module]
     if not scheme.quantized:
         table = TokenTable(weight.to(torch.float32, copy=True))
         return table, TiedHead(table)
-    values, scales = quantize_weight(weight, scheme, name)
+    values, scales = quantize(weight, scheme, name)
     return QuantizedEmbedding(values, scales, scheme), QuantizedLinear(values, scales, scheme)
 
 
 def vision_module(checkpoint, scheme: QuantScheme) -> Vision:
     """Reads the vision tower and the projector."""
-    return Vision(Weights(checkpoint, scheme), checkpoint.config).eval()
+    return Vision(StockWeights(checkpoint, scheme), checkpoint.config).eval()
 
 
 def trace_encoder(encoder: Encoder, config, limits: Limits, with_images: bool) -> ExportedProgram:
@@ -67,7 +66,7 @@ def trace_encoder(encoder: Encoder, config, limits: Limits, with_images: bool) -
     if with_images:
         inputs.append(torch.zeros(example, config.encoder.hidden_size))
         shapes.append({0: source})
-    return _trace(encoder, tuple(inputs), tuple(shapes))
+    return trace(encoder, tuple(inputs), tuple(shapes))
 
 
 def trace_decoder_step(decoder: DecoderStep, config, limits: Limits) -> ExportedProgram:
@@ -94,24 +93,52 @@ def trace_decoder_step(decoder: DecoderStep, config, limits: Limits) -> Exported
     )
     fixed = [None] * len(slots)
     shapes = ({0: rows}, None, fixed, fixed, [{2: source}] * len(slots), [{1: source}] * len(slots))
-    return _trace(decoder, inputs, shapes)
-
-
-def cache_slots(config, limits: Limits) -> list[int]:
-    """Slots of each decoder layer's self cache: window + slack on sliding layers, max_target on full ones."""
-    window = config.decoder.sliding_window + limits.max_rows
-    return [
-        min(window, limits.max_target) if kind == "sliding_attention" else limits.max_target
-        for kind in config.decoder.layer_types
-    ]
+    return trace(decoder, inputs, shapes)
 
 
 def trace_vision(vision: Vision, config) -> ExportedProgram:
     """pixels [1, channels, side, side] -> image features [tokens, hidden]."""
     side = config.vision.image_size
-    return _trace(vision, (torch.zeros(1, config.vision.num_channels, side, side),), None)
+    return trace(vision, (torch.zeros(1, config.vision.num_channels, side, side),), None)
 
 
-def _trace(module: nn.Module, inputs: tuple, shapes) -> ExportedProgram:
-    with torch.no_grad():
-        return torch.export.export(module, inputs, dynamic_shapes=shapes, strict=False)
+def cache_dtype(scheme: QuantScheme) -> torch.dtype:
+    """Of the self cache and the cross K/V."""
+    return torch.float32
+
+
+def check(config, scheme: QuantScheme) -> None:
+    """Raises UsageError for a scheme that XNNPACK has no kernels for."""
+    if scheme.bits == 8 and scheme.group_size:
+        raise UsageError(
+            f"--group-size {scheme.group_size}: XNNPACK has no int8 kernel for groups; use --group-size channel, "
+            "or --backend native"
+        )
+
+
+def write_text(
+    checkpoint, path: Path, scheme: QuantScheme, limits: Limits, with_images: bool, on_stage: Callable[[str], None]
+) -> dict[str, int]:
+    """Writes the encoder and the decoder step to `path`. Returns what `lower` does."""
+    on_stage("reading and quantizing the text weights" if scheme.quantized else "reading the text weights")
+    encoder, decoder = text_modules(checkpoint, scheme, with_images)
+    on_stage("tracing the encoder")
+    traced_encoder = trace_encoder(encoder, checkpoint.config, limits, with_images)
+    on_stage("tracing the decoder step")
+    traced_decoder = trace_decoder_step(decoder, checkpoint.config, limits)
+    on_stage("lowering the encoder and the decoder step")
+    planned = lower({"encoder": traced_encoder, "decoder_step": traced_decoder}, path)
+    release(encoder, decoder)
+    return planned
+
+
+def write_vision(checkpoint, path: Path, scheme: QuantScheme, on_stage: Callable[[str], None]) -> dict[str, int]:
+    """Writes the vision tower to `path`. Returns what `lower` does."""
+    on_stage("reading the vision weights")
+    vision = vision_module(checkpoint, scheme)
+    on_stage("tracing the vision tower")
+    traced = trace_vision(vision, checkpoint.config)
+    on_stage("lowering the vision tower")
+    planned = lower({"vision": traced}, path)
+    release(vision)
+    return planned

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from t5g2.export.modules.layers import Linear, gelu_tanh
+from t5g2.export.xnnpack.layers import Linear, gelu_tanh
 
 _QUERY_BLOCK = 1024  # queries scored at a time: 4096 patches at once would need 1 GB of scores a layer
 
@@ -86,23 +86,25 @@ class Vision(nn.Module):
         self.soft_emb_norm = projector.norm("mm_soft_emb_norm", vision.layer_norm_eps)
         # Stored [vision hidden, text hidden]; kept in float32, it is small and everything an image says passes through it.
         self.projection = Linear(projector.tensor("mm_input_projection_weight").t().contiguous())
-        self.register_buffer("pooling", _pooling_matrix(self.side, round(config.mm_tokens_per_image**0.5)))
+        self.register_buffer("pooling", pooling_matrix(self.side, round(config.mm_tokens_per_image**0.5)))
 
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:
         """pixels: float32 [1, channels, side, side], normalised -> image features float32 [tokens, text hidden]."""
-        x = self.patch_embedding(self._patches(pixels)) + self.position_embedding  # [patches, hidden]
+        x = self.patch_embedding(patches_of(pixels, self.side, self.patch_size)) + self.position_embedding  # [patches, hidden]
         for layer in self.layers:
             x = layer(x)
         return self.projection(self.soft_emb_norm(torch.mm(self.pooling, self.post_layernorm(x))))
 
-    def _patches(self, pixels: torch.Tensor) -> torch.Tensor:
-        """Cuts pixels into rows, one a patch: [patches, channels * patch * patch], so that the convolution is a linear."""
-        channels, patch = pixels.shape[1], self.patch_size
-        grid = pixels.view(channels, self.side, patch, self.side, patch)
-        return grid.permute(1, 3, 0, 2, 4).reshape(self.side * self.side, channels * patch * patch)
+
+def patches_of(pixels: torch.Tensor, side: int, patch: int) -> torch.Tensor:
+    """Cuts pixels [1, channels, side * patch, side * patch] into rows, one a patch: [side * side, channels * patch * patch],
+    so that the patch convolution is a linear."""
+    channels = pixels.shape[1]
+    grid = pixels.view(channels, side, patch, side, patch)
+    return grid.permute(1, 3, 0, 2, 4).reshape(side * side, channels * patch * patch)
 
 
-def _pooling_matrix(patches_a_side: int, tokens_a_side: int) -> torch.Tensor:
+def pooling_matrix(patches_a_side: int, tokens_a_side: int) -> torch.Tensor:
     """Average pooling of a row-major grid of patches as a matrix: float32 [tokens, patches]."""
     pool = patches_a_side // tokens_a_side
     to_token = torch.arange(patches_a_side) // pool  # along one side

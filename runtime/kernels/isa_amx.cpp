@@ -1,0 +1,450 @@
+// x86-64 with AMX (int8 and bfloat16 tiles) beside AVX512-VNNI: matrix products of 16 rows and more, and attention.
+
+#define T5G2_ISA amx
+namespace t5g2::amx {
+constexpr int kAttentionRows = 8;
+}
+#include "float_kernels.h"
+#include "tables.h"
+#include "vnni.h"
+
+#include <sys/syscall.h>
+#include <unistd.h>
+
+namespace t5g2::amx {
+
+struct alignas(64) TileConfig {
+  uint8_t palette = 1;
+  uint8_t start_row = 0;
+  uint8_t reserved[14] = {};
+  uint16_t row_bytes[16] = {};
+  uint8_t rows[16] = {};
+  void set(int tile, int row_count, int bytes) {
+    rows[tile] = uint8_t(row_count);
+    row_bytes[tile] = uint16_t(bytes);
+  }
+};
+
+// What the tiles are set up for, per thread: setting them up costs as much as a small product.
+enum class Tiles { kNone, kBytes32, kBytes64, kFull };
+static thread_local Tiles tiles = Tiles::kNone;
+
+static void release_tiles() {
+  _tile_release();
+  tiles = Tiles::kNone;
+}
+
+// Sums in tiles 0 to 3; `bytes` of activations a row in 4 and 6, and as many rows of weights in 5.
+static void set_up_products(Tiles wanted, int bytes) {
+  if (tiles == wanted) return;
+  TileConfig config;
+  for (int t = 0; t < 4; ++t) config.set(t, 16, 64);
+  config.set(4, 16, bytes);
+  config.set(5, bytes / 4, 64);
+  config.set(6, 16, bytes);
+  _tile_loadconfig(&config);
+  tiles = wanted;
+}
+
+static void set_up_full() {
+  if (tiles == Tiles::kFull) return;
+  TileConfig config;
+  for (int t = 0; t < 8; ++t) config.set(t, 16, 64);
+  _tile_loadconfig(&config);
+  tiles = Tiles::kFull;
+}
+
+// ---- integer products ----------------------------------------------------------------------------------------------
+
+// Groups: every group's tile of sums is scaled and added in registers. Step: columns per tile product, 32 or 64.
+T5G2_INLINE void dot_groups(const DotArguments& a, int64_t r0, int64_t step) {
+  alignas(64) int32_t sums[2][16][16];
+  const int8_t* x = (const int8_t*)a.x + r0 * a.stride;
+  __m512 total[16];
+  for (int r = 0; r < 16; ++r) total[r] = _mm512_setzero_ps();
+  for (int64_t g = 0; g < a.groups; ++g) {
+    _tile_zero(0);
+    for (int64_t k = g * a.group; k < (g + 1) * a.group; k += step) {
+      _tile_loadd(4, x + k, a.stride);
+      _tile_loadd(5, a.scratch + 16 * k, 64);
+      _tile_dpbssd(0, 4, 5);
+    }
+    int32_t(*sum)[16] = sums[g % 2];
+    _tile_stored(0, sum, 64);
+    const __m512 scale = (__m512)load_bf16(a.scales + 16 * g);
+#pragma GCC unroll 16
+    for (int r = 0; r < 16; ++r) {
+      total[r] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(_mm512_load_si512(sum[r])), scale, total[r]);
+    }
+  }
+#pragma GCC unroll 16
+  for (int r = 0; r < 16; ++r) _mm512_storeu_ps(a.out + 16 * (r0 + r), total[r]);
+}
+
+// One group over all columns: up to four tiles of rows share each tile of weights.
+template <int Tiles>
+T5G2_INLINE void dot_channel(const DotArguments& a, int64_t r0, int64_t columns) {
+  alignas(64) int32_t sum[16][16];
+  const int8_t* x = (const int8_t*)a.x + r0 * a.stride;
+  const int64_t tile = 16 * a.stride;
+  _tile_zero(0);
+  if (Tiles > 1) _tile_zero(1);
+  if (Tiles > 2) {
+    _tile_zero(2);
+    _tile_zero(3);
+  }
+  for (int64_t k = 0; k < columns; k += 64) {
+    _tile_loadd(5, a.scratch + 16 * k, 64);
+    _tile_loadd(4, x + k, a.stride);
+    _tile_dpbssd(0, 4, 5);
+    if (Tiles > 1) {
+      _tile_loadd(6, x + k + tile, a.stride);
+      _tile_dpbssd(1, 6, 5);
+    }
+    if (Tiles > 2) {
+      _tile_loadd(4, x + k + 2 * tile, a.stride);
+      _tile_dpbssd(2, 4, 5);
+      _tile_loadd(6, x + k + 3 * tile, a.stride);
+      _tile_dpbssd(3, 6, 5);
+    }
+  }
+  const __m512 scale = (__m512)load_bf16(a.scales);
+  for (int t = 0; t < Tiles; ++t) {
+    switch (t) {
+      case 0: _tile_stored(0, sum, 64); break;
+      case 1: _tile_stored(1, sum, 64); break;
+      case 2: _tile_stored(2, sum, 64); break;
+      default: _tile_stored(3, sum, 64);
+    }
+    for (int r = 0; r < 16; ++r) {
+      const __m512 y = _mm512_mul_ps(_mm512_cvtepi32_ps(_mm512_load_si512(sum[r])), scale);
+      _mm512_storeu_ps(a.out + 16 * (r0 + 16 * t + r), y);
+    }
+  }
+}
+
+template <int Bits>
+static void unpack_tiles(const DotArguments& a) {
+  unpack_block<Bits, Bits == 4 ? -8 : 0>(a);
+  if (a.groups == 1) memset(a.scratch + 16 * a.columns, 0, 16 * (-a.columns & 63));
+}
+
+template <int Bits>
+static void dot_tiles(const DotArguments& a) {
+  if (!a.unpacked) {
+    if (a.rows < kTileRows) return dot_vnni<Bits>(a);
+    unpack_tiles<Bits>(a);
+  }
+  const int64_t step = a.groups > 1 && a.group == 32 ? 32 : 64;
+  const int64_t columns = (a.columns + 63) / 64 * 64;
+  set_up_products(step == 32 ? Tiles::kBytes32 : Tiles::kBytes64, int(step));
+  int64_t r = 0;
+  if (a.groups == 1) {
+    for (; r + 64 <= a.rows; r += 64) dot_channel<4>(a, r, columns);
+    for (; r + 16 < a.rows; r += 32) dot_channel<2>(a, r, columns);
+    for (; r < a.rows; r += 16) dot_channel<1>(a, r, columns);
+  } else {
+    for (; r < a.rows; r += 16) dot_groups(a, r, step);
+  }
+}
+
+// ---- grouped weights in bfloat16 -----------------------------------------------------------------------------------
+
+// Tiles of int8 sums must be stored, scaled and added after every group of 32; tiles of floats run on over all columns,
+// which is three times as fast.
+
+T5G2_INLINE __m512i round_bf16(__m512 x) {  // in the upper halves, magnitudes rounded half up
+  return _mm512_add_epi32((__m512i)x, _mm512_set1_epi32(0x8000));
+}
+
+// Columns k .. k + 3 of 16 rows, as integers in the bytes of 32-bit lanes -> two lines of pairs.
+template <int Bits>
+T5G2_INLINE void unpack_four(__m512i bytes, __m512 scale, __m512 offset, uint8_t* out) {
+  __m512i column[4];
+  for (int i = 0; i < 4; ++i) {
+    const __m512i value = Bits == 4 ? _mm512_and_si512(_mm512_srli_epi32(bytes, 8 * i), _mm512_set1_epi32(15))
+                                    : _mm512_srai_epi32(_mm512_slli_epi32(bytes, 24 - 8 * i), 24);
+    column[i] = round_bf16(_mm512_fmadd_ps(_mm512_cvtepi32_ps(value), scale, offset));
+  }
+  for (int i = 0; i < 2; ++i) {
+    const __m512i pair = _mm512_mask_blend_epi16(0xaaaaaaaa, _mm512_srli_epi32(column[2 * i], 16), column[2 * i + 1]);
+    _mm512_store_si512(out + 64 * i, pair);
+  }
+}
+
+// The block as bfloat16 [columns / 2][16][2], zero up to a multiple of 32 columns (groups are such multiples).
+template <int Bits>
+static void unpack_bf16(const DotArguments& a) {
+  const __m512i low = _mm512_set1_epi8(15);
+  for (int64_t g = 0; g < a.groups; ++g) {
+    const __m512 scale = (__m512)load_bf16(a.scales + 16 * g);
+    const __m512 offset = _mm512_mul_ps(scale, _mm512_set1_ps(Bits == 4 ? -8.0f : 0.0f));
+    for (int64_t k = g * a.group; k < (g + 1) * a.group; k += 8) {
+      uint8_t* out = a.scratch + 32 * k;
+      if (Bits == 4) {
+        const __m512i both = load64(a.weights + 8 * k);
+        unpack_four<4>(_mm512_and_si512(both, low), scale, offset, out);
+        unpack_four<4>(_mm512_and_si512(_mm512_srli_epi16(both, 4), low), scale, offset, out + 128);
+      } else {
+        unpack_four<8>(load64(a.weights + 16 * k), scale, offset, out);
+        unpack_four<8>(load64(a.weights + 16 * k + 64), scale, offset, out + 128);
+      }
+    }
+  }
+}
+
+template <int Tiles>
+T5G2_INLINE void dot_bf16_rows(const DotArguments& a, int64_t r0) {
+  const uint16_t* x = (const uint16_t*)a.x + r0 * a.stride;
+  const int64_t tile = 16 * a.stride;
+  _tile_zero(0);
+  if (Tiles > 1) _tile_zero(1);
+  if (Tiles > 2) _tile_zero(2);
+  for (int64_t k = 0; k < a.columns; k += 32) {
+    _tile_loadd(7, a.scratch + 32 * k, 64);
+    _tile_loadd(4, x + k, 2 * a.stride);
+    _tile_dpbf16ps(0, 4, 7);
+    if (Tiles > 1) {
+      _tile_loadd(5, x + k + tile, 2 * a.stride);
+      _tile_dpbf16ps(1, 5, 7);
+    }
+    if (Tiles > 2) {
+      _tile_loadd(6, x + k + 2 * tile, 2 * a.stride);
+      _tile_dpbf16ps(2, 6, 7);
+    }
+  }
+  float* out = a.out + 16 * r0;
+  _tile_stored(0, out, 64);
+  if (Tiles > 1) _tile_stored(1, out + 256, 64);
+  if (Tiles > 2) _tile_stored(2, out + 512, 64);
+}
+
+static void dot_bf16(const DotArguments& a) {
+  set_up_full();
+  int64_t r = 0;
+  for (; r + 32 < a.rows; r += 48) dot_bf16_rows<3>(a, r);
+  for (; r + 16 < a.rows; r += 32) dot_bf16_rows<2>(a, r);
+  for (; r < a.rows; r += 16) dot_bf16_rows<1>(a, r);
+}
+
+T5G2_INLINE void to_bf16(const float* x, uint16_t* out) {
+  const __m256bh v = _mm512_cvtneps_pbh(_mm512_loadu_ps(x));
+  memcpy(out, &v, 32);
+}
+
+static void to_bf16_row(const float* x, int64_t n, int64_t stride, uint16_t* out) {
+  int64_t i = 0;
+  for (; i + 16 <= n; i += 16) to_bf16(x + i, out + i);
+  if (i < n) {
+    const f32x16 rest = load_part(x + i, n - i);
+    to_bf16((const float*)&rest, out + i);
+    i += 16;
+  }
+  memset(out + i, 0, 2 * (stride - i));
+}
+
+// ---- attention in bfloat16 -----------------------------------------------------------------------------------------
+//
+// Packed: queries [heads][length rounded up to 32][D], normed, rotated, scaled; keys as tiles
+// [kv heads][length / 16][D / 2][16 keys][2]; values [kv heads][length / 2][d rounded up to 16][2 keys]. D is d rounded up
+// to 32, the length up to 32; padding is zero.
+
+struct Tiled {
+  int64_t wide, columns, length;  // D, d rounded up to 16, length rounded up
+  uint16_t *q, *k, *v;
+  explicit Tiled(const AttentionArguments& a) {
+    wide = (a.d + 31) / 32 * 32;
+    columns = (a.d + 15) / 16 * 16;
+    length = (a.length + 31) / 32 * 32;
+    q = (uint16_t*)a.packed;
+    k = q + a.heads * length * wide;
+    v = k + a.kv_heads * length * wide;
+  }
+};
+
+constexpr int64_t kTileQueries = 32;
+constexpr int64_t kChunkKeys = 256;
+
+static size_t tiled_bytes(const AttentionArguments& a) {
+  const Tiled p(a);
+  return 2 * (a.heads * p.length * p.wide + a.kv_heads * p.length * (p.wide + p.columns));
+}
+
+static size_t tiled_scratch(const AttentionArguments& a) {
+  const Tiled p(a);
+  return kTileQueries * (kChunkKeys * (4 + 2) + p.columns * 4) + 4 * p.wide + 64;
+}
+
+
+static void tiled_pack(const AttentionArguments& a, int64_t first, int64_t last) {
+  const Tiled p(a);
+  const int64_t row_stride = (a.heads + 2 * a.kv_heads) * a.d, half = a.d / 2;
+  const int64_t end = last == a.length ? p.length : last;
+  float* row = (float*)a.scratch;  // [D]
+  memset(row, 0, sizeof(float) * p.wide);
+  for (int64_t i = first; i < end; ++i) {
+    const float* source = a.qkv + i * row_stride;
+    const float* cos = a.cos ? a.cos + i * half : nullptr;
+    const float* sin = a.cos ? a.sin + i * half : nullptr;
+    if (i >= last) memset(row, 0, sizeof(float) * p.wide);
+    for (int64_t h = 0; h < a.heads; ++h) {
+      if (i < last) norm_rotate(source + h * a.d, a.q_norm, a.eps, cos, sin, a.d, a.scale, row);
+      for (int64_t x = 0; x < p.wide; x += 16) to_bf16(row + x, p.q + (h * p.length + i) * p.wide + x);
+    }
+    for (int64_t h = 0; h < a.kv_heads; ++h) {
+      if (i < last) norm_rotate(source + (a.heads + h) * a.d, a.k_norm, a.eps, cos, sin, a.d, 1.0f, row);
+      uint16_t* k = p.k + (h * p.length + i / 16 * 16) * p.wide + i % 16 * 2;
+      for (int64_t x = 0; x < p.wide; x += 16) {
+        uint32_t pairs[8];  // two columns of one key side by side
+        to_bf16(row + x, (uint16_t*)pairs);
+        for (int j = 0; j < 8; ++j) memcpy(k + (x / 2 + j) * 32, &pairs[j], 4);
+      }
+      if (i < last) memcpy(row, source + (a.heads + a.kv_heads + h) * a.d, sizeof(float) * a.d);
+      uint16_t* v = p.v + (h * p.length + i / 2 * 2) * p.columns + i % 2;
+      for (int64_t x = 0; x < p.columns; x += 16) {
+        uint16_t values[16];
+        to_bf16(row + x, values);
+        for (int j = 0; j < 16; ++j) v[2 * (x + j)] = values[j];
+      }
+    }
+  }
+}
+
+static void tiled_run(const AttentionArguments& a, int64_t head, int64_t first) {
+  const Tiled p(a);
+  const int64_t kv = head / (a.heads / a.kv_heads);
+  const uint16_t* q = p.q + (head * p.length + first) * p.wide;
+  float* scores = (float*)a.scratch;                                         // [32][chunk]
+  float* mixed = scores + kTileQueries * kChunkKeys;                         // [32][columns]
+  uint16_t* weights = (uint16_t*)(mixed + kTileQueries * p.columns);         // [32][chunk]
+  float row_max[kTileQueries], row_sum[kTileQueries];
+  for (int r = 0; r < kTileQueries; ++r) {
+    row_max[r] = -__builtin_inff();
+    row_sum[r] = 0;
+  }
+  memset(mixed, 0, sizeof(float) * kTileQueries * p.columns);
+  set_up_full();
+  const int64_t left = a.window ? (a.window + 1) / 2 - 1 : a.length;
+  const int64_t right = a.window ? a.window / 2 : a.length;
+  const int64_t begin = first > left ? (first - left) / 32 * 32 : 0;
+  const int64_t last = first + kTileQueries - 1;
+  const int64_t end = last + right < a.length - 1 ? last + right + 1 : a.length;
+  for (int64_t chunk = begin; chunk < end; chunk += kChunkKeys) {
+    const int64_t wanted = (end - chunk + 31) / 32 * 32;
+    const int64_t keys = wanted < kChunkKeys ? wanted : kChunkKeys;
+    for (int64_t j = 0; j < keys; j += 32) {
+      const uint16_t* k = p.k + (kv * p.length + chunk + j) * p.wide;
+      _tile_zero(0);
+      _tile_zero(1);
+      _tile_zero(2);
+      _tile_zero(3);
+      for (int64_t x = 0; x < p.wide; x += 32) {
+        _tile_loadd(4, q + x, 2 * p.wide);
+        _tile_loadd(5, q + 16 * p.wide + x, 2 * p.wide);
+        _tile_loadd(6, k + x * 16, 64);
+        _tile_loadd(7, k + 16 * p.wide + x * 16, 64);
+        _tile_dpbf16ps(0, 4, 6);
+        _tile_dpbf16ps(1, 4, 7);
+        _tile_dpbf16ps(2, 5, 6);
+        _tile_dpbf16ps(3, 5, 7);
+      }
+      _tile_stored(0, scores + j, 4 * kChunkKeys);
+      _tile_stored(1, scores + j + 16, 4 * kChunkKeys);
+      _tile_stored(2, scores + 16 * kChunkKeys + j, 4 * kChunkKeys);
+      _tile_stored(3, scores + 16 * kChunkKeys + j + 16, 4 * kChunkKeys);
+    }
+    const bool inside = chunk >= last - left && chunk + keys - 1 <= first + right && chunk + keys <= a.length;
+    for (int r = 0; r < kTileQueries; ++r) {
+      float* row = scores + r * kChunkKeys;
+      if (!inside) {
+        const int64_t low = first + r - left - chunk;
+        int64_t high = first + r + right + 1 < a.length ? first + r + right + 1 - chunk : a.length - chunk;
+        for (int64_t j = 0; j < low && j < keys; ++j) row[j] = -__builtin_inff();
+        for (int64_t j = high > 0 ? high : 0; j < keys; ++j) row[j] = -__builtin_inff();
+      }
+      __m512 largest = _mm512_loadu_ps(row);
+      for (int64_t j = 16; j < keys; j += 16) largest = _mm512_max_ps(_mm512_loadu_ps(row + j), largest);
+      const float block = _mm512_reduce_max_ps(largest);
+      if (block == -__builtin_inff()) {
+        memset(weights + r * kChunkKeys, 0, 2 * keys);
+        continue;
+      }
+      const float best = block > row_max[r] ? block : row_max[r];
+      const float shrink = exponential(splat(row_max[r] - best))[0];
+      f32x16 total = {};
+      for (int64_t j = 0; j < keys; j += 16) {
+        const f32x16 e = exponential(load(row + j) - best);
+        total += e;
+        const __m256bh rounded = _mm512_cvtneps_pbh((__m512)e);
+        memcpy(weights + r * kChunkKeys + j, &rounded, 32);
+      }
+      row_sum[r] = row_sum[r] * shrink + lane_sum(total);
+      row_max[r] = best;
+      if (shrink != 1.0f) {
+        for (int64_t x = 0; x < p.columns; x += 16) store(mixed + r * p.columns + x, load(mixed + r * p.columns + x) * shrink);
+      }
+    }
+    const uint16_t* v = p.v + (kv * p.length + chunk) * p.columns;
+    for (int64_t x = 0; x < p.columns; x += 32) {
+      const bool two = x + 16 < p.columns;
+      float* at = mixed + x;
+      _tile_loadd(0, at, 4 * p.columns);
+      _tile_loadd(2, at + 16 * p.columns, 4 * p.columns);
+      if (two) {
+        _tile_loadd(1, at + 16, 4 * p.columns);
+        _tile_loadd(3, at + 16 * p.columns + 16, 4 * p.columns);
+      }
+      for (int64_t j = 0; j < keys; j += 32) {
+        _tile_loadd(4, weights + j, 2 * kChunkKeys);
+        _tile_loadd(5, weights + 16 * kChunkKeys + j, 2 * kChunkKeys);
+        _tile_loadd(6, v + j * p.columns + 2 * x, 4 * p.columns);
+        _tile_dpbf16ps(0, 4, 6);
+        _tile_dpbf16ps(2, 5, 6);
+        if (two) {
+          _tile_loadd(7, v + j * p.columns + 2 * x + 32, 4 * p.columns);
+          _tile_dpbf16ps(1, 4, 7);
+          _tile_dpbf16ps(3, 5, 7);
+        }
+      }
+      _tile_stored(0, at, 4 * p.columns);
+      _tile_stored(2, at + 16 * p.columns, 4 * p.columns);
+      if (two) {
+        _tile_stored(1, at + 16, 4 * p.columns);
+        _tile_stored(3, at + 16 * p.columns + 16, 4 * p.columns);
+      }
+    }
+  }
+  for (int64_t r = 0; r < kTileQueries && first + r < a.length; ++r) {
+    float* out = a.out + (first + r) * a.heads * a.d + head * a.d;
+    const float inverse = 1.0f / row_sum[r];
+    by_lanes(a.d, [&](int64_t x, int64_t n) { store_lanes(out + x, load(mixed + r * p.columns + x) * inverse, n); });
+  }
+}
+
+static constexpr Kernels with_bf16(Kernels k) {
+  k.to_bf16 = to_bf16_row;
+  k.unpack_bf16_int4 = unpack_bf16<4>;
+  k.unpack_bf16_int8 = unpack_bf16<8>;
+  k.dot_bf16 = dot_bf16;
+  k.attention_tile = kTileQueries;
+  k.attention_bytes = tiled_bytes;
+  k.attention_scratch = tiled_scratch;
+  k.attention_pack = tiled_pack;
+  k.attention_run = tiled_run;
+  return k;
+}
+
+}  // namespace t5g2::amx
+
+namespace t5g2 {
+// constexpr: no code of this file may run before the CPU is known.
+using namespace amx;
+constexpr Kernels kAmxExact =
+    T5G2_UNPACKING_KERNELS("amx", unpack_tiles<4>, unpack_tiles<8>, release_tiles, dot_tiles<4>, dot_tiles<8>);
+constexpr Kernels kAmx = with_bf16(kAmxExact);
+
+bool enable_amx() {
+  constexpr long kRequestPermission = 0x1023, kTileData = 18;  // arch_prctl, from Linux's asm/prctl.h
+  return syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
+}
+}  // namespace t5g2

@@ -1,0 +1,118 @@
+#include "linear.h"
+
+#include <algorithm>
+
+#include "kernels.h"
+#include "threads.h"
+
+namespace t5g2 {
+namespace {
+
+constexpr int64_t kRowsAtOnce = 48;         // of activations: they stay in a core's first cache while blocks pass by
+constexpr int64_t kBlocksAtOnce = 8;        // that rows are multiplied with before they are stored, side by side
+constexpr int64_t kPieceBytes = 32 * 1024;  // of weights that a thread takes at a time, at least
+constexpr int64_t kRowsPerTask = 8;         // that a thread quantizes at a time
+
+int64_t round_up(int64_t n, int64_t multiple) { return (n + multiple - 1) / multiple * multiple; }
+
+}  // namespace
+
+Activations prepare(const float* x, int64_t rows, const Packed& weights) {
+  static thread_local Buffer buffer;
+  const int64_t columns = weights.columns;
+  const int64_t padded_rows = round_up(rows, kTileRows);
+  if (weights.bits == 32) return {rows, columns, x, sizeof(float), nullptr, nullptr, nullptr};
+
+  const int64_t stride = round_up(weights.padded_columns(), 64), groups = weights.groups();
+  const Kernels& k = kernels();
+  if (k.dot_bf16 && rows >= kTileRows && groups > 1) {
+    uint16_t* rounded = reinterpret_cast<uint16_t*>(buffer.reserve(2 * padded_rows * stride));
+    parallel(rows, kRowsPerTask, [&](int64_t first, int64_t last) {
+      for (int64_t r = first; r < last; ++r) k.to_bf16(x + r * columns, columns, stride, rounded + r * stride);
+    });
+    return {rows, stride, rounded, sizeof(uint16_t), nullptr, nullptr, nullptr};
+  }
+  const int64_t sums_at = padded_rows * stride, starts_at = sums_at + 4 * rows * groups;
+  const int64_t scales_at = starts_at + 4 * rows * groups;
+  uint8_t* memory = buffer.reserve(scales_at + 4 * rows);
+  int8_t* q = reinterpret_cast<int8_t*>(memory);
+  int32_t* sums = reinterpret_cast<int32_t*>(memory + sums_at);
+  int32_t* starts = reinterpret_cast<int32_t*>(memory + starts_at);
+  float* scales = reinterpret_cast<float*>(memory + scales_at);
+  const int32_t offset = weights.bits == 4 ? -8 : -128;
+  parallel(rows, kRowsPerTask, [&](int64_t first, int64_t last) {
+    for (int64_t r = first; r < last; ++r) {
+      k.quantize_row(x + r * columns, columns, weights.group(), groups, stride, q + r * stride, sums + r * groups,
+                     scales + r);
+      for (int64_t i = r * groups; i < (r + 1) * groups; ++i) starts[i] = offset * sums[i];
+    }
+  });
+  return {rows, stride, q, sizeof(int8_t), sums, starts, scales};
+}
+
+void linear(const Activations& x, const LinearArguments& a) {
+  const Kernels& k = kernels();
+  const Packed& w = a.weights;
+  const bool wide = x.size == sizeof(uint16_t);
+  const auto dot = wide ? k.dot_bf16 : w.bits == 4 ? k.dot_int4 : w.bits == 8 ? k.dot_int8 : k.dot_float;
+  const auto unpack = wide                                   ? (w.bits == 4 ? k.unpack_bf16_int4 : k.unpack_bf16_int8)
+                      : x.rows < kTileRows || w.bits == 32 ? nullptr
+                                                             : (w.bits == 4 ? k.unpack_int4 : k.unpack_int8);
+  const int64_t step = a.gated ? 2 : 1;  // blocks that make 16 columns of the result
+  const int64_t units = (a.rows + kBlockRows - 1) / kBlockRows;
+  const int64_t per_thread = (units + 4 * threads() - 1) / (4 * threads());
+  const int64_t enough = kPieceBytes / (step * w.block_bytes()) + 1;
+  const int64_t piece = x.rows < kTileRows ? std::max(enough, per_thread) : std::min(kBlocksAtOnce / step, per_thread);
+
+  parallel(units, piece, [&](int64_t first, int64_t last) {
+    static thread_local Buffer unpacked, results;
+    const int64_t block_rows = std::min(round_up(x.rows, kTileRows), kRowsAtOnce);
+    DotArguments d{};
+    d.columns = w.padded_columns();
+    d.group = w.group();
+    d.groups = w.groups();
+    d.stride = x.stride;
+    d.unpacked = unpack != nullptr;
+    const int64_t scratch = 16 * round_up(d.columns, 64) * x.size;
+    uint8_t* weights = unpacked.reserve((unpack ? kBlocksAtOnce : 1) * scratch);
+    float* out = reinterpret_cast<float*>(results.reserve(kBlocksAtOnce * block_rows * kBlockRows * sizeof(float)));
+    StoreArguments s{};
+    s.dot = out;
+    s.block_rows = block_rows;
+    s.gated = a.gated;
+    s.gelu = a.gelu;
+    s.stride = a.stride;
+    for (int64_t unit = first; unit < last; unit += kBlocksAtOnce / step) {
+      const int64_t blocks = std::min(kBlocksAtOnce, (last - unit) * step);
+      const int64_t first_block = a.first_block + unit * step, column = unit * kBlockRows;
+      const auto select = [&](int64_t block) {
+        d.weights = w.block(first_block + block);
+        d.scales = w.scales(first_block + block);
+        d.scratch = weights + (unpack ? block * scratch : 0);
+        d.out = out + block * block_rows * kBlockRows;
+      };
+      for (int64_t block = 0; unpack && block < blocks; ++block) {
+        select(block);
+        unpack(d);
+      }
+      s.columns = std::min(a.rows - column, blocks / step * kBlockRows);
+      s.bias = a.bias ? a.bias + column : nullptr;
+      for (int64_t row = 0; row < x.rows; row += kRowsAtOnce) {
+        d.rows = s.rows = std::min(kRowsAtOnce, x.rows - row);
+        d.x = static_cast<const uint8_t*>(x.x) + row * x.stride * x.size;
+        d.sums = x.sums ? x.sums + row * d.groups : nullptr;
+        d.starts = x.starts ? x.starts + row * d.groups : nullptr;
+        s.row_scales = x.scales ? x.scales + row : nullptr;
+        for (int64_t block = 0; block < blocks; ++block) {
+          select(block);
+          dot(d);
+        }
+        s.out = a.out + row * a.stride + column;
+        k.store(s);
+      }
+    }
+    if (k.finish) k.finish();
+  });
+}
+
+}  // namespace t5g2

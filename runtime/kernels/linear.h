@@ -1,0 +1,38 @@
+// Activations times packed weights.
+
+#pragma once
+
+#include <cstdint>
+
+#include "packed.h"
+
+namespace t5g2 {
+
+// Rows of activations in the form that the weights' format multiplies: int8 per row, or float32 as they are.
+struct Activations {
+  int64_t rows;
+  int64_t stride;       // columns rounded up to 64
+  const void* x;        // [rows rounded up to 16][stride]
+  int64_t size;         // of an element of x: 1 (int8), 2 (bfloat16, see Kernels::dot_bf16) or 4 (float)
+  const int32_t* sums;  // [rows][groups], and the starts that DotArguments describes
+  const int32_t* starts;
+  const float* scales;  // [rows]; null where x is not quantized
+};
+
+// Quantizes x [rows][columns] for `weights`, into memory of the calling thread that the next call overwrites.
+Activations prepare(const float* x, int64_t rows, const Packed& weights);
+
+struct LinearArguments {
+  Packed weights;
+  int64_t first_block = 0;      // of the weights
+  int64_t rows = 0;             // of the result's columns, from first_block on
+  const float* bias = nullptr;  // [rows]
+  bool gelu = false;
+  bool gated = false;           // blocks alternate gate and up: out = gelu(gate) * up, `rows` wide
+  float* out = nullptr;         // [activations.rows][stride]
+  int64_t stride = 0;
+};
+
+void linear(const Activations& x, const LinearArguments& arguments);
+
+}  // namespace t5g2
