@@ -21,37 +21,37 @@ class Phase:
 PHASES = (
     Phase(
         0,
-        ({"date": 9, "number": 9, "note": 6}, {"fields": 8}, {"digits": 40, "shapes": 14}, {"lookup": 64}),
+        ({"date": 9, "number": 20, "note": 6}, {"fields": 8}, {"digits": 40, "shapes": 14}, {"lookup": 64}),
         {"digits": (1.0, 0.647), "lookup": (1.0, 0.647)},
         4000,
     ),
     Phase(
         300,
-        ({"date": 5, "number": 7, "note": 4, "fields": 4}, {"digits": 44, "shapes": 12}, {"lookup": 64}),
+        ({"date": 5, "number": 16, "note": 4, "fields": 4}, {"digits": 44, "shapes": 12}, {"lookup": 64}),
         {"digits": (0.647, 0.412), "lookup": (0.647, 0.412)},
         4000,
     ),
     Phase(
         500,
-        ({"date": 4, "number": 6, "note": 3, "fields": 4}, {"digits": 32, "shapes": 12}, {"lookup": 128}),
+        ({"date": 4, "number": 16, "note": 3, "fields": 4}, {"digits": 32, "shapes": 12}, {"lookup": 128}),
         {"digits": (0.412, 0.294), "lookup": (1.0, 1.0)},
         6000,
     ),
     Phase(
         600,
-        ({"date": 4, "number": 6, "note": 4, "fields": 5}, {"digits": 12, "shapes": 20}, {"lookup": 96}),
+        ({"date": 4, "number": 16, "note": 4, "fields": 5}, {"digits": 12, "shapes": 20}, {"lookup": 96}),
         {"digits": (0.294, 0.0), "lookup": (1.0, 0.7)},
         6000,
     ),
     Phase(
         720,
-        ({"date": 4, "number": 6, "note": 4, "fields": 5}, {"digits": 12, "shapes": 20}, {"lookup": 64}),
+        ({"date": 4, "number": 16, "note": 4, "fields": 5}, {"digits": 12, "shapes": 20}, {"lookup": 64}),
         {"lookup": (0.7, 0.0)},
         5000,
     ),
     Phase(
         850,
-        ({"date": 4, "number": 6, "note": 4, "fields": 5}, {"digits": 12, "shapes": 20}, {"lookup": 64}),
+        ({"date": 4, "number": 16, "note": 4, "fields": 5}, {"digits": 12, "shapes": 20}, {"lookup": 64}),
         {},
         5000,
     ),

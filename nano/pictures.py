@@ -29,6 +29,7 @@ def draw_number(text: str, rng: random.Random) -> Image.Image:
     font = _font(round(min(page.size) * rng.uniform(0.31, 0.35)))
     first = rng.randint(0, 4 - len(text))
     y = (rng.randint(0, 3) + 0.5 + rng.uniform(-0.1, 0.1)) * page.height / 4
+    y = min(max(y, 0.4 * font.size), page.height - 0.4 * font.size)  # a digit reaches 0.39 of its size: none is cut off
     dx = rng.uniform(-0.1, 0.1)
     for i, digit in enumerate(text):
         draw.text(((first + i + 0.5 + dx) * page.width / 4, y), digit, font=font, fill=ink, anchor="mm")
