@@ -200,26 +200,36 @@ void rms_norm(KernelRuntimeContext& ctx, const Tensor& x, const Tensor& weight, 
   });
 }
 
-void add_rms_norm(KernelRuntimeContext& ctx, const Tensor& residual, const Tensor& x, const Tensor& post_weight,
-                  const Tensor& weight, double eps, Tensor& out0, Tensor& out1) {
-  constexpr const char* kOperator = "add_rms_norm";
+// out0 = residual + x, out1 = its norm, row by row; what `row` makes of the two vectors [n] is the operator's.
+template <class Row>
+void add_and_norm(KernelRuntimeContext& ctx, const char* kOperator, const Tensor& residual, const Tensor& x,
+                  const Tensor& first_vector, const Tensor& second_vector, double eps, Tensor& out0, Tensor& out1, Row row) {
   REQUIRE_TENSOR(residual, 2, Float);
   REQUIRE_TENSOR(x, 2, Float);
   const int64_t rows = x.size(0), n = x.size(1);
   REQUIRE_LENGTH(residual, rows * n);
-  REQUIRE_TENSOR(post_weight, 1, Float);
-  REQUIRE_LENGTH(post_weight, n);
-  REQUIRE_TENSOR(weight, 1, Float);
-  REQUIRE_LENGTH(weight, n);
+  REQUIRE_TENSOR(first_vector, 1, Float);
+  REQUIRE_LENGTH(first_vector, n);
+  REQUIRE_TENSOR(second_vector, 1, Float);
+  REQUIRE_LENGTH(second_vector, n);
   RESIZE_FLOATS(out0, rows, n);
   RESIZE_FLOATS(out1, rows, n);
   float *sum = out0.mutable_data_ptr<float>(), *normed = out1.mutable_data_ptr<float>();
   parallel(rows, kRowsPerTask, [&](int64_t first, int64_t last) {
     for (int64_t at = first * n; at < last * n; at += n) {
-      kernels().add_rms_norm_row(data(residual) + at, data(x) + at, data(post_weight), data(weight), float(eps), n, sum + at,
-                                 normed + at);
+      row(data(residual) + at, data(x) + at, data(first_vector), data(second_vector), float(eps), n, sum + at, normed + at);
     }
   });
+}
+
+void add_rms_norm(KernelRuntimeContext& ctx, const Tensor& residual, const Tensor& x, const Tensor& post_weight,
+                  const Tensor& weight, double eps, Tensor& out0, Tensor& out1) {
+  add_and_norm(ctx, "add_rms_norm", residual, x, post_weight, weight, eps, out0, out1, kernels().add_rms_norm_row);
+}
+
+void add_layer_norm(KernelRuntimeContext& ctx, const Tensor& residual, const Tensor& x, const Tensor& weight,
+                    const Tensor& bias, double eps, Tensor& out0, Tensor& out1) {
+  add_and_norm(ctx, "add_layer_norm", residual, x, weight, bias, eps, out0, out1, kernels().add_layer_norm_row);
 }
 
 void layer_norm(KernelRuntimeContext& ctx, const Tensor& x, const Tensor& weight, const Tensor& bias, double eps, Tensor& out) {
@@ -235,28 +245,6 @@ void layer_norm(KernelRuntimeContext& ctx, const Tensor& x, const Tensor& weight
   parallel(rows, kRowsPerTask, [&](int64_t first, int64_t last) {
     for (int64_t at = first * n; at < last * n; at += n) {
       kernels().add_layer_norm_row(data(x) + at, nullptr, data(weight), data(bias), float(eps), n, nullptr, y + at);
-    }
-  });
-}
-
-void add_layer_norm(KernelRuntimeContext& ctx, const Tensor& residual, const Tensor& x, const Tensor& weight,
-                    const Tensor& bias, double eps, Tensor& out0, Tensor& out1) {
-  constexpr const char* kOperator = "add_layer_norm";
-  REQUIRE_TENSOR(residual, 2, Float);
-  REQUIRE_TENSOR(x, 2, Float);
-  const int64_t rows = x.size(0), n = x.size(1);
-  REQUIRE_LENGTH(residual, rows * n);
-  REQUIRE_TENSOR(weight, 1, Float);
-  REQUIRE_LENGTH(weight, n);
-  REQUIRE_TENSOR(bias, 1, Float);
-  REQUIRE_LENGTH(bias, n);
-  RESIZE_FLOATS(out0, rows, n);
-  RESIZE_FLOATS(out1, rows, n);
-  float *sum = out0.mutable_data_ptr<float>(), *normed = out1.mutable_data_ptr<float>();
-  parallel(rows, kRowsPerTask, [&](int64_t first, int64_t last) {
-    for (int64_t at = first * n; at < last * n; at += n) {
-      kernels().add_layer_norm_row(data(residual) + at, data(x) + at, data(weight), data(bias), float(eps), n, sum + at,
-                                   normed + at);
     }
   });
 }

@@ -21,12 +21,9 @@ T5G2_INLINE void dot_few(const DotArguments& a, int64_t r0) {
   const int8_t* x = (const int8_t*)a.x + r0 * a.stride;
   const uint8_t* w = a.weights;
   const __m512i low = _mm512_set1_epi8(15), flip = _mm512_set1_epi8(-128);
-  const int64_t block_bytes = (2 * a.columns * Bits + 32 * a.groups + 63) / 64 * 64;
   __m512 total[R];
   for (int r = 0; r < R; ++r) total[r] = _mm512_setzero_ps();
   for (int64_t g = 0; g < a.groups; ++g) {
-    // The next block's: a group's scale is needed long before the weights that lie beside it.
-    _mm_prefetch((const uint8_t*)(a.scales + 16 * g) + block_bytes, _MM_HINT_T0);
     __m512i even[R], odd[R];
     for (int r = 0; r < R; ++r) {
       even[r] = _mm512_set1_epi32(a.starts[(r0 + r) * a.groups + g]);
