@@ -27,8 +27,13 @@ void attention(AttentionArguments a, bool exact) {
              k.attention_pack(mine, first * kPackRows, std::min(last * kPackRows, a.length));
            }));
   const int64_t tiles = (a.length + k.attention_tile - 1) / k.attention_tile;
-  parallel(tiles * a.heads, 1, with_scratch([&](const AttentionArguments& mine, int64_t first, int64_t last) {
-             for (int64_t i = first; i < last; ++i) k.attention_run(mine, i / tiles, i % tiles * k.attention_tile);
+  // Heads that share keys and values read them together: a long source's do not stay in a core's cache from head to head.
+  const int64_t group = a.heads / a.kv_heads;
+  const int64_t together = group <= kMostHeadsAtOnce ? group : 1;
+  parallel(tiles * a.heads / together, 1, with_scratch([&](const AttentionArguments& mine, int64_t first, int64_t last) {
+             for (int64_t i = first; i < last; ++i) {
+               k.attention_run(mine, i / tiles * together, together, i % tiles * k.attention_tile);
+             }
              if (k.finish) k.finish();
            }));
 }

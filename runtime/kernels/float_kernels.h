@@ -328,11 +328,13 @@ T5G2_INLINE void attention_rows(const AttentionArguments& a, int64_t head, int64
   }
 }
 
-static void attention_run(const AttentionArguments& a, int64_t head, int64_t first) {
-  if (first + kAttentionRows <= a.length) {
-    attention_rows<kAttentionRows>(a, head, first);
-  } else {
-    for (int64_t i = first; i < a.length; ++i) attention_rows<1>(a, head, i);
+static void attention_run(const AttentionArguments& a, int64_t head, int64_t heads, int64_t first) {
+  for (int64_t h = head; h < head + heads; ++h) {
+    if (first + kAttentionRows <= a.length) {
+      attention_rows<kAttentionRows>(a, h, first);
+    } else {
+      for (int64_t i = first; i < a.length; ++i) attention_rows<1>(a, h, i);
+    }
   }
 }
 

@@ -272,9 +272,9 @@ static size_t tiled_bytes(const AttentionArguments& a) {
 
 static size_t tiled_scratch(const AttentionArguments& a) {
   const Tiled p(a);
-  return kTileQueries * (kChunkKeys * (4 + 2) + p.columns * 4) + 4 * p.wide + 64;
+  const int64_t group = a.heads / a.kv_heads, together = group <= kMostHeadsAtOnce ? group : 1;
+  return kTileQueries * (kChunkKeys * (4 + 2) + together * p.columns * 4) + 4 * p.wide + 64;
 }
-
 
 static void tiled_pack(const AttentionArguments& a, int64_t first, int64_t last) {
   const Tiled p(a);
@@ -310,114 +310,141 @@ static void tiled_pack(const AttentionArguments& a, int64_t first, int64_t last)
   }
 }
 
-static void tiled_run(const AttentionArguments& a, int64_t head, int64_t first) {
+// The running softmax of a tile of queries of one head.
+struct HeadState {
+  float max[kTileQueries];
+  float sum[kTileQueries];
+  float* mixed;  // [32][columns]
+};
+
+// Which keys the queries first .. first + 31 see: `left` before their own and `right` after.
+struct Sight {
+  int64_t first, left, right;
+};
+
+// Adds the keys chunk .. chunk + keys to the state of one head.
+static void tiled_chunk(const AttentionArguments& a, const Tiled& p, const Sight& sight, int64_t kv, const uint16_t* q,
+                        int64_t chunk, int64_t keys, float* scores, uint16_t* weights, HeadState& state) {
+  const int64_t first = sight.first, left = sight.left, right = sight.right, last = first + kTileQueries - 1;
+  float* mixed = state.mixed;
+  for (int64_t j = 0; j < keys; j += 32) {
+    const uint16_t* k = p.k + (kv * p.length + chunk + j) * p.wide;
+    _tile_zero(0);
+    _tile_zero(1);
+    _tile_zero(2);
+    _tile_zero(3);
+    for (int64_t x = 0; x < p.wide; x += 32) {
+      _tile_loadd(4, q + x, 2 * p.wide);
+      _tile_loadd(5, q + 16 * p.wide + x, 2 * p.wide);
+      _tile_loadd(6, k + x * 16, 64);
+      _tile_loadd(7, k + 16 * p.wide + x * 16, 64);
+      _tile_dpbf16ps(0, 4, 6);
+      _tile_dpbf16ps(1, 4, 7);
+      _tile_dpbf16ps(2, 5, 6);
+      _tile_dpbf16ps(3, 5, 7);
+    }
+    _tile_stored(0, scores + j, 4 * kChunkKeys);
+    _tile_stored(1, scores + j + 16, 4 * kChunkKeys);
+    _tile_stored(2, scores + 16 * kChunkKeys + j, 4 * kChunkKeys);
+    _tile_stored(3, scores + 16 * kChunkKeys + j + 16, 4 * kChunkKeys);
+  }
+  const bool inside = chunk >= last - left && chunk + keys - 1 <= first + right && chunk + keys <= a.length;
+  for (int r = 0; r < kTileQueries; ++r) {
+    float* row = scores + r * kChunkKeys;
+    if (!inside) {
+      const int64_t low = first + r - left - chunk;
+      int64_t high = first + r + right + 1 < a.length ? first + r + right + 1 - chunk : a.length - chunk;
+      for (int64_t j = 0; j < low && j < keys; ++j) row[j] = -__builtin_inff();
+      for (int64_t j = high > 0 ? high : 0; j < keys; ++j) row[j] = -__builtin_inff();
+    }
+    __m512 largest = _mm512_loadu_ps(row);
+    for (int64_t j = 16; j < keys; j += 16) largest = _mm512_max_ps(_mm512_loadu_ps(row + j), largest);
+    const float block = _mm512_reduce_max_ps(largest);
+    if (block == -__builtin_inff()) {
+      memset(weights + r * kChunkKeys, 0, 2 * keys);
+      continue;
+    }
+    const float best = block > state.max[r] ? block : state.max[r];
+    const float shrink = exponential(splat(state.max[r] - best))[0];
+    f32x16 total = {};
+    for (int64_t j = 0; j < keys; j += 16) {
+      const f32x16 e = exponential(load(row + j) - best);
+      total += e;
+      const __m256bh rounded = _mm512_cvtneps_pbh((__m512)e);
+      memcpy(weights + r * kChunkKeys + j, &rounded, 32);
+    }
+    state.sum[r] = state.sum[r] * shrink + lane_sum(total);
+    state.max[r] = best;
+    if (shrink != 1.0f) {
+      for (int64_t x = 0; x < p.columns; x += 16) store(mixed + r * p.columns + x, load(mixed + r * p.columns + x) * shrink);
+    }
+  }
+  const uint16_t* v = p.v + (kv * p.length + chunk) * p.columns;
+  for (int64_t x = 0; x < p.columns; x += 32) {
+    const bool two = x + 16 < p.columns;
+    float* at = mixed + x;
+    _tile_loadd(0, at, 4 * p.columns);
+    _tile_loadd(2, at + 16 * p.columns, 4 * p.columns);
+    if (two) {
+      _tile_loadd(1, at + 16, 4 * p.columns);
+      _tile_loadd(3, at + 16 * p.columns + 16, 4 * p.columns);
+    }
+    for (int64_t j = 0; j < keys; j += 32) {
+      _tile_loadd(4, weights + j, 2 * kChunkKeys);
+      _tile_loadd(5, weights + 16 * kChunkKeys + j, 2 * kChunkKeys);
+      _tile_loadd(6, v + j * p.columns + 2 * x, 4 * p.columns);
+      _tile_dpbf16ps(0, 4, 6);
+      _tile_dpbf16ps(2, 5, 6);
+      if (two) {
+        _tile_loadd(7, v + j * p.columns + 2 * x + 32, 4 * p.columns);
+        _tile_dpbf16ps(1, 4, 7);
+        _tile_dpbf16ps(3, 5, 7);
+      }
+    }
+    _tile_stored(0, at, 4 * p.columns);
+    _tile_stored(2, at + 16 * p.columns, 4 * p.columns);
+    if (two) {
+      _tile_stored(1, at + 16, 4 * p.columns);
+      _tile_stored(3, at + 16 * p.columns + 16, 4 * p.columns);
+    }
+  }
+}
+
+static void tiled_run(const AttentionArguments& a, int64_t head, int64_t heads, int64_t first) {
   const Tiled p(a);
   const int64_t kv = head / (a.heads / a.kv_heads);
-  const uint16_t* q = p.q + (head * p.length + first) * p.wide;
-  float* scores = (float*)a.scratch;                                         // [32][chunk]
-  float* mixed = scores + kTileQueries * kChunkKeys;                         // [32][columns]
-  uint16_t* weights = (uint16_t*)(mixed + kTileQueries * p.columns);         // [32][chunk]
-  float row_max[kTileQueries], row_sum[kTileQueries];
-  for (int r = 0; r < kTileQueries; ++r) {
-    row_max[r] = -__builtin_inff();
-    row_sum[r] = 0;
+  float* scores = (float*)a.scratch;                                       // [32][chunk]
+  uint16_t* weights = (uint16_t*)(scores + kTileQueries * kChunkKeys);     // [32][chunk]
+  float* mixed = (float*)(weights + kTileQueries * kChunkKeys);            // [heads][32][columns]
+  memset(mixed, 0, sizeof(float) * heads * kTileQueries * p.columns);
+  HeadState states[kMostHeadsAtOnce];
+  for (int64_t h = 0; h < heads; ++h) {
+    states[h].mixed = mixed + h * kTileQueries * p.columns;
+    for (int r = 0; r < kTileQueries; ++r) {
+      states[h].max[r] = -__builtin_inff();
+      states[h].sum[r] = 0;
+    }
   }
-  memset(mixed, 0, sizeof(float) * kTileQueries * p.columns);
   set_up_full();
-  const int64_t left = a.window ? (a.window + 1) / 2 - 1 : a.length;
-  const int64_t right = a.window ? a.window / 2 : a.length;
-  const int64_t begin = first > left ? (first - left) / 32 * 32 : 0;
+  const Sight sight{first, a.window ? (a.window + 1) / 2 - 1 : a.length, a.window ? a.window / 2 : a.length};
   const int64_t last = first + kTileQueries - 1;
-  const int64_t end = last + right < a.length - 1 ? last + right + 1 : a.length;
+  const int64_t begin = first > sight.left ? (first - sight.left) / 32 * 32 : 0;
+  const int64_t end = last + sight.right < a.length - 1 ? last + sight.right + 1 : a.length;
   for (int64_t chunk = begin; chunk < end; chunk += kChunkKeys) {
     const int64_t wanted = (end - chunk + 31) / 32 * 32;
     const int64_t keys = wanted < kChunkKeys ? wanted : kChunkKeys;
-    for (int64_t j = 0; j < keys; j += 32) {
-      const uint16_t* k = p.k + (kv * p.length + chunk + j) * p.wide;
-      _tile_zero(0);
-      _tile_zero(1);
-      _tile_zero(2);
-      _tile_zero(3);
-      for (int64_t x = 0; x < p.wide; x += 32) {
-        _tile_loadd(4, q + x, 2 * p.wide);
-        _tile_loadd(5, q + 16 * p.wide + x, 2 * p.wide);
-        _tile_loadd(6, k + x * 16, 64);
-        _tile_loadd(7, k + 16 * p.wide + x * 16, 64);
-        _tile_dpbf16ps(0, 4, 6);
-        _tile_dpbf16ps(1, 4, 7);
-        _tile_dpbf16ps(2, 5, 6);
-        _tile_dpbf16ps(3, 5, 7);
-      }
-      _tile_stored(0, scores + j, 4 * kChunkKeys);
-      _tile_stored(1, scores + j + 16, 4 * kChunkKeys);
-      _tile_stored(2, scores + 16 * kChunkKeys + j, 4 * kChunkKeys);
-      _tile_stored(3, scores + 16 * kChunkKeys + j + 16, 4 * kChunkKeys);
-    }
-    const bool inside = chunk >= last - left && chunk + keys - 1 <= first + right && chunk + keys <= a.length;
-    for (int r = 0; r < kTileQueries; ++r) {
-      float* row = scores + r * kChunkKeys;
-      if (!inside) {
-        const int64_t low = first + r - left - chunk;
-        int64_t high = first + r + right + 1 < a.length ? first + r + right + 1 - chunk : a.length - chunk;
-        for (int64_t j = 0; j < low && j < keys; ++j) row[j] = -__builtin_inff();
-        for (int64_t j = high > 0 ? high : 0; j < keys; ++j) row[j] = -__builtin_inff();
-      }
-      __m512 largest = _mm512_loadu_ps(row);
-      for (int64_t j = 16; j < keys; j += 16) largest = _mm512_max_ps(_mm512_loadu_ps(row + j), largest);
-      const float block = _mm512_reduce_max_ps(largest);
-      if (block == -__builtin_inff()) {
-        memset(weights + r * kChunkKeys, 0, 2 * keys);
-        continue;
-      }
-      const float best = block > row_max[r] ? block : row_max[r];
-      const float shrink = exponential(splat(row_max[r] - best))[0];
-      f32x16 total = {};
-      for (int64_t j = 0; j < keys; j += 16) {
-        const f32x16 e = exponential(load(row + j) - best);
-        total += e;
-        const __m256bh rounded = _mm512_cvtneps_pbh((__m512)e);
-        memcpy(weights + r * kChunkKeys + j, &rounded, 32);
-      }
-      row_sum[r] = row_sum[r] * shrink + lane_sum(total);
-      row_max[r] = best;
-      if (shrink != 1.0f) {
-        for (int64_t x = 0; x < p.columns; x += 16) store(mixed + r * p.columns + x, load(mixed + r * p.columns + x) * shrink);
-      }
-    }
-    const uint16_t* v = p.v + (kv * p.length + chunk) * p.columns;
-    for (int64_t x = 0; x < p.columns; x += 32) {
-      const bool two = x + 16 < p.columns;
-      float* at = mixed + x;
-      _tile_loadd(0, at, 4 * p.columns);
-      _tile_loadd(2, at + 16 * p.columns, 4 * p.columns);
-      if (two) {
-        _tile_loadd(1, at + 16, 4 * p.columns);
-        _tile_loadd(3, at + 16 * p.columns + 16, 4 * p.columns);
-      }
-      for (int64_t j = 0; j < keys; j += 32) {
-        _tile_loadd(4, weights + j, 2 * kChunkKeys);
-        _tile_loadd(5, weights + 16 * kChunkKeys + j, 2 * kChunkKeys);
-        _tile_loadd(6, v + j * p.columns + 2 * x, 4 * p.columns);
-        _tile_dpbf16ps(0, 4, 6);
-        _tile_dpbf16ps(2, 5, 6);
-        if (two) {
-          _tile_loadd(7, v + j * p.columns + 2 * x + 32, 4 * p.columns);
-          _tile_dpbf16ps(1, 4, 7);
-          _tile_dpbf16ps(3, 5, 7);
-        }
-      }
-      _tile_stored(0, at, 4 * p.columns);
-      _tile_stored(2, at + 16 * p.columns, 4 * p.columns);
-      if (two) {
-        _tile_stored(1, at + 16, 4 * p.columns);
-        _tile_stored(3, at + 16 * p.columns + 16, 4 * p.columns);
-      }
+    for (int64_t h = 0; h < heads; ++h) {
+      const uint16_t* q = p.q + ((head + h) * p.length + first) * p.wide;
+      tiled_chunk(a, p, sight, kv, q, chunk, keys, scores, weights, states[h]);
     }
   }
-  for (int64_t r = 0; r < kTileQueries && first + r < a.length; ++r) {
-    float* out = a.out + (first + r) * a.heads * a.d + head * a.d;
-    const float inverse = 1.0f / row_sum[r];
-    by_lanes(a.d, [&](int64_t x, int64_t n) { store_lanes(out + x, load(mixed + r * p.columns + x) * inverse, n); });
+  for (int64_t h = 0; h < heads; ++h) {
+    for (int64_t r = 0; r < kTileQueries && first + r < a.length; ++r) {
+      float* out = a.out + ((first + r) * a.heads + head + h) * a.d;
+      const float* row = states[h].mixed + r * p.columns;
+      const float inverse = 1.0f / states[h].sum[r];
+      by_lanes(a.d, [&](int64_t x, int64_t n) { store_lanes(out + x, load(row + x) * inverse, n); });
+    }
   }
 }
 

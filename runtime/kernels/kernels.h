@@ -79,6 +79,8 @@ struct StretchArguments {
 };
 constexpr int64_t kMaxQueries = 4;
 
+constexpr int64_t kMostHeadsAtOnce = 8;
+
 struct Kernels {
   const char* name;
 
@@ -116,7 +118,8 @@ struct Kernels {
   size_t (*attention_bytes)(const AttentionArguments&);
   size_t (*attention_scratch)(const AttentionArguments&);
   void (*attention_pack)(const AttentionArguments&, int64_t first, int64_t last);  // rows; multiples of 32 but the last
-  void (*attention_run)(const AttentionArguments&, int64_t head, int64_t first);   // queries first .. first + tile
+  // Queries first .. first + tile of `heads` heads from `head` on, all of one kv head and at most kMostHeadsAtOnce.
+  void (*attention_run)(const AttentionArguments&, int64_t head, int64_t heads, int64_t first);
 
   void (*stretch)(const StretchArguments&);
 };

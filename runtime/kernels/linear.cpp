@@ -10,10 +10,14 @@ namespace {
 
 constexpr int64_t kRowsAtOnce = 48;         // of activations: they stay in a core's first cache while blocks pass by
 constexpr int64_t kBlocksAtOnce = 8;        // that rows are multiplied with before they are stored, side by side
+constexpr int64_t kSliceBytes = 1 << 20;    // of activations: they stay in the second cache while all blocks pass by
 constexpr int64_t kPieceBytes = 32 * 1024;  // of weights that a thread takes at a time, at least
 constexpr int64_t kRowsPerTask = 8;         // that a thread quantizes at a time
 
 int64_t round_up(int64_t n, int64_t multiple) { return (n + multiple - 1) / multiple * multiple; }
+
+// A few rows, or a slice of many, times all blocks.
+void multiply(const Activations& x, const LinearArguments& a);
 
 }  // namespace
 
@@ -51,6 +55,24 @@ Activations prepare(const float* x, int64_t rows, const Packed& weights) {
 }
 
 void linear(const Activations& x, const LinearArguments& a) {
+  const int64_t fitting = kSliceBytes / (x.stride * x.size) / kRowsAtOnce * kRowsAtOnce;
+  const int64_t rows = std::max(5 * kRowsAtOnce, fitting), groups = a.weights.groups();
+  for (int64_t first = 0; first < x.rows; first += rows) {
+    Activations slice = x;
+    slice.rows = std::min(rows, x.rows - first);
+    slice.x = static_cast<const uint8_t*>(x.x) + first * x.stride * x.size;
+    if (x.sums) slice.sums += first * groups;
+    if (x.starts) slice.starts += first * groups;
+    if (x.scales) slice.scales += first;
+    LinearArguments part = a;
+    part.out += first * a.stride;
+    multiply(slice, part);
+  }
+}
+
+namespace {
+
+void multiply(const Activations& x, const LinearArguments& a) {
   const Kernels& k = kernels();
   const Packed& w = a.weights;
   const bool wide = x.size == sizeof(uint16_t);
@@ -114,5 +136,7 @@ void linear(const Activations& x, const LinearArguments& a) {
     if (k.finish) k.finish();
   });
 }
+
+}  // namespace
 
 }  // namespace t5g2
