@@ -55,6 +55,7 @@ class Program:
         self._methods: dict[str, Method] = {}
         try:
             with _hushed():
+                _C._threadpool_get_thread_count()  # makes the pool, which logs, here and not at the first call
                 self._program = _C._load_program(
                     str(path),
                     enable_etdump=False,

@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
+from commands import run_process
 
 import t5g2
 from t5g2.export.checkpoint import EMBEDDING, Checkpoint
@@ -77,6 +78,11 @@ def test_every_kind_of_kernels_gives_the_same_answers(nano_bundle, name):
         env={"T5G2_CPU": name, "PATH": "/usr/bin:/bin"}, capture_output=True, text=True, check=True,
     )  # fmt: skip
     assert done.stdout.strip().split("|") == [name, "2021-03-03", "712"]
+
+
+def test_nothing_but_the_answer_is_printed(nano_bundle):
+    done = run_process("t5g2.runtime.run", nano_bundle("int4"), "--prompt", PROMPTS[0])
+    assert (done.code, done.out, done.err) == (0, "2021-03-03\n", "")
 
 
 def test_kernels_that_the_cpu_lacks(nano_bundle):
