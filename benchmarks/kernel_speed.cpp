@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "runtime/kernels/kernels.h"
+#include "runtime/kernels/linear.h"
 #include "runtime/kernels/packed.h"
 
 using Clock = std::chrono::steady_clock;
@@ -57,15 +58,15 @@ double gops(const t5g2::Kernels& k, int bits, int64_t columns, int64_t group) {
   for (size_t i = 0; i < x.size(); ++i) x[i] = float(int(i * 7919 % 255) - 127);
   std::vector<int8_t> q(kRows * stride);
   std::vector<uint16_t> rounded(kRows * stride);
-  std::vector<int32_t> sums(kRows * w.groups()), starts(sums.size());
+  std::vector<int32_t> starts(kRows * w.groups());
   std::vector<float> out(kRows * 16);
   float scale;
   for (int64_t r = 0; r < kRows; ++r) {
     k.quantize_row(x.data() + r * columns, columns, w.group(), w.groups(), stride, q.data() + r * stride,
-                   sums.data() + r * w.groups(), &scale);
+                   starts.data() + r * w.groups(), &scale);
     if (k.to_bf16) k.to_bf16(x.data() + r * columns, columns, stride, rounded.data() + r * stride);
   }
-  for (size_t i = 0; i < sums.size(); ++i) starts[i] = (bits == 4 ? -8 : -128) * sums[i];
+  for (int32_t& start : starts) start *= bits == 4 ? -8 : -128;
   auto* scratch = static_cast<uint8_t*>(std::aligned_alloc(64, 32 * stride));
   const bool wide = k.dot_bf16 && w.groups() > 1;
   const auto unpack_int4 = wide ? k.unpack_bf16_int4 : k.unpack_int4;
@@ -83,12 +84,10 @@ double gops(const t5g2::Kernels& k, int bits, int64_t columns, int64_t group) {
       a.scratch = scratch;
       a.unpacked = unpack != nullptr;
       if (unpack) unpack(a);
-      constexpr int64_t kAtOnce = 48;  // as linear.cpp has it
-      for (int64_t row = 0; row < kRows; row += kAtOnce) {
+      for (int64_t row = 0; row < kRows; row += t5g2::kRowsAtOnce) {
         a.x = wide ? static_cast<void*>(rounded.data() + row * stride) : q.data() + row * stride;
-        a.sums = sums.data() + row * w.groups();
         a.starts = starts.data() + row * w.groups();
-        a.rows = std::min(kAtOnce, kRows - row);
+        a.rows = std::min(t5g2::kRowsAtOnce, kRows - row);
         a.out = out.data();
         dot(a);
       }

@@ -29,15 +29,16 @@ class NativeText:
     def encode(self, ids: torch.Tensor, features: torch.Tensor | None) -> torch.Tensor:
         """ids: int64 [S]; features: float32 [S, hidden], or None for a bundle without vision."""
         inputs = (ids,) if features is None else (ids, features)
-        return self._program.method("encoder")(*inputs)[-1].clone()
+        (cross,) = self._program.method("encoder")(*inputs)
+        return cross.clone()
 
     def new_cache(self) -> torch.Tensor:
         return torch.zeros(self._cache_elements, dtype=self._dtype)
 
     def step(self, cross: torch.Tensor, cache: torch.Tensor, ids: torch.Tensor, position: int) -> np.ndarray:
         """Feeds ids [M] that start at `position`; returns logits float32 [M, vocab]."""
-        outputs = self._program.method("decoder_step")(ids, torch.tensor([position]), cache, cross)
-        return outputs[-1].clone().numpy()
+        (logits,) = self._program.method("decoder_step")(ids, torch.tensor([position]), cache, cross)
+        return logits.clone().numpy()
 
 
 @dataclass(frozen=True)

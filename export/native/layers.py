@@ -57,7 +57,7 @@ def interleave(gate: torch.Tensor, up: torch.Tensor) -> torch.Tensor:
 
 
 class Layer(nn.Module):
-    """What a layer of either stack has beside its attention. Subclasses run the attention; see `run`.
+    """What a layer of either stack has beside its attention. Subclasses run the attention, then `finish`.
 
     A layer takes the residual stream and its normed value, and returns both for the next layer, so that every norm is
     fused with the residual sum before it. `next_norm` is the norm weight that follows: the next layer's or the stack's.
@@ -123,24 +123,3 @@ class Head(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return _ops.linear(x, self.table.weight, None, self.table.rows, *self.table.layout, False)
-
-
-class RotaryTable(nn.Module):
-    """cos and sin of position * inverse frequency, float32 [rows, head_dim / 2] each."""
-
-    def __init__(self, head_dim: int, theta: float, factor: float) -> None:
-        super().__init__()
-        exponents = torch.arange(0, head_dim, 2, dtype=torch.float32) / head_dim
-        self.register_buffer("inverse_frequency", 1.0 / theta**exponents / factor)  # [head_dim / 2]
-
-    def forward(self, positions: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """positions: int64 [rows]."""
-        angles = positions.float().unsqueeze(-1) * self.inverse_frequency
-        return torch.cos(angles), torch.sin(angles)
-
-
-def rotary_tables(text) -> nn.ModuleDict:
-    """The two position tables of a stack, by layer type."""
-    sliding = RotaryTable(text.head_dim, text.rope_theta_sliding, text.rope_factor_sliding)
-    full = RotaryTable(text.head_dim, text.rope_theta_full, text.rope_factor_full)
-    return nn.ModuleDict({"sliding_attention": sliding, "full_attention": full})

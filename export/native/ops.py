@@ -36,7 +36,6 @@ _SCHEMAS = {
     "geglu": "(Tensor x, Tensor weight, int rows, int bits, int group_size) -> Tensor",
     "rms_norm": "(Tensor x, Tensor weight, float eps) -> Tensor",
     "add_rms_norm": "(Tensor residual, Tensor x, Tensor post_weight, Tensor weight, float eps) -> (Tensor, Tensor)",
-    "layer_norm": "(Tensor x, Tensor weight, Tensor bias, float eps) -> Tensor",
     "add_layer_norm": "(Tensor residual, Tensor x, Tensor weight, Tensor bias, float eps) -> (Tensor, Tensor)",
     "attention": "(Tensor qkv, Tensor? cos, Tensor? sin, Tensor? q_norm, Tensor? k_norm, int num_heads, int num_kv_heads, "
     "int window, float scale, float eps, bool exact) -> Tensor",
@@ -149,13 +148,9 @@ def _add_rms_norm(residual, x, post_weight, weight, eps):
     return total, _rms_norm(total, weight, eps)
 
 
-def _layer_norm(x, weight, bias, eps):
-    return torch.nn.functional.layer_norm(x, x.shape[-1:], weight, bias, eps)
-
-
 def _add_layer_norm(residual, x, weight, bias, eps):
     total = residual + x
-    return total, _layer_norm(total, weight, bias, eps)
+    return total, torch.nn.functional.layer_norm(total, total.shape[-1:], weight, bias, eps)
 
 
 def _rotate(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
@@ -266,7 +261,6 @@ _define("linear", _linear, lambda x, weight, bias, rows, *_: _like_rows(x, rows)
 _define("geglu", _geglu, lambda x, weight, rows, *_: _like_rows(x, rows))
 _define("rms_norm", _rms_norm, lambda x, *_: torch.empty_like(x))
 _define("add_rms_norm", _add_rms_norm, _fake_pair)
-_define("layer_norm", _layer_norm, lambda x, *_: torch.empty_like(x))
 _define("add_layer_norm", _add_layer_norm, _fake_pair)
 _define("attention", _attention, _fake_attention)
 _define("cross_kv", _cross_kv, _fake_cross_kv)

@@ -10,10 +10,11 @@ from executorch.exir import EdgeCompileConfig, ExecutorchBackendConfig, to_edge
 from executorch.exir.passes import MemoryPlanningPass
 from torch.export import Dim, ExportedProgram
 
+from t5g2.export.checkpoint import EMBEDDING, EOI_EMBEDDING
 from t5g2.export.native.layers import Embedding
 from t5g2.export.native.stacks import DecoderStep, Encoder
 from t5g2.export.native.vision import Vision
-from t5g2.export.shared import cache_slots, trace
+from t5g2.export.shared import cache_slots, trace, trace_encoder, trace_vision
 from t5g2.export.weights import Weights, release
 from t5g2.quant.packed import ALIGNMENT
 from t5g2.quant.schemes import QuantScheme
@@ -39,8 +40,8 @@ def text_modules(checkpoint, scheme: QuantScheme, limits: Limits, with_images: b
     config = checkpoint.config
     weights = Weights(checkpoint, scheme)
     embedding = Embedding(
-        weights.packed("encoder.embed_tokens.weight"),
-        weights.tensor("encoder.embed_tokens.eoi_embedding"),
+        weights.packed(EMBEDDING),
+        weights.tensor(EOI_EMBEDDING),
         config.eoi_token_id,
         config.image_token_id if with_images else None,
     )
@@ -51,16 +52,6 @@ def text_modules(checkpoint, scheme: QuantScheme, limits: Limits, with_images: b
 
 def vision_module(checkpoint, scheme: QuantScheme) -> Vision:
     return Vision(Weights(checkpoint, scheme), checkpoint.config).eval()
-
-
-def trace_encoder(encoder: Encoder, config, limits: Limits, with_images: bool) -> ExportedProgram:
-    """ids [S] (and image features [S, hidden]) -> cross K/V; S from 1 to `limits.max_source`."""
-    source = Dim("source", min=1, max=limits.max_source)
-    example = min(limits.max_source, 7)
-    inputs = [torch.zeros(example, dtype=torch.int64)]
-    if with_images:
-        inputs.append(torch.zeros(example, config.encoder.hidden_size))
-    return trace(encoder, tuple(inputs), tuple({0: source} for _ in inputs))
 
 
 def trace_decoder_step(decoder: DecoderStep, config, limits: Limits, dtype: torch.dtype) -> ExportedProgram:
@@ -80,12 +71,6 @@ def trace_decoder_step(decoder: DecoderStep, config, limits: Limits, dtype: torc
         {3: Dim("source", min=1, max=limits.max_source)},
     )
     return trace(decoder, inputs, shapes)
-
-
-def trace_vision(vision: Vision, config) -> ExportedProgram:
-    """pixels [1, channels, side, side] -> image features [tokens, hidden]."""
-    side = config.vision.image_size
-    return trace(vision, (torch.zeros(1, config.vision.num_channels, side, side),), None)
 
 
 def lower(programs: dict[str, ExportedProgram], path: Path) -> dict[str, int]:

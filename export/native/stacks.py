@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from t5g2.export.native.layers import Embedding, Head, Layer, norm_weight, rotary_tables
+from t5g2.export.native.layers import Embedding, Head, Layer, norm_weight
+from t5g2.export.shared import rotary_tables
 
 _ops = torch.ops.t5g2
 SLIDING = "sliding_attention"

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from t5g2.export.native.layers import Linear, norm_weight
-from t5g2.export.xnnpack.vision import patches_of
+from t5g2.export.shared import patches_of
 from t5g2.quant.packed import pack_weight
 from t5g2.quant.schemes import FLOAT32
 

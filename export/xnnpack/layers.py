@@ -7,6 +7,8 @@ import math
 import torch
 from torch import nn
 
+from t5g2.export import shared
+
 MASKED = -1e30  # added to a score that must not count: exp() of it is exactly 0, and unlike -inf it never makes NaN
 
 
@@ -58,25 +60,16 @@ class GatedMLP(nn.Module):
         return self.down_proj(gelu_tanh(self.gate_proj(x)) * self.up_proj(x))
 
 
-class RotaryTable(nn.Module):
-    """cos and sin of position * inverse frequency, the half-split layout over the whole head."""
-
-    def __init__(self, head_dim: int, theta: float, factor: float) -> None:
-        super().__init__()
-        exponents = torch.arange(0, head_dim, 2, dtype=torch.float32) / head_dim
-        self.register_buffer("inverse_frequency", 1.0 / theta**exponents / factor)  # [head_dim / 2]
+class PerHeadRotaryTable(shared.RotaryTable):
+    """cos and sin as float32 [rows, 1, head_dim / 2], ready for [rows, heads, ...]."""
 
     def forward(self, positions: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """positions: int64 [rows]. Returns cos and sin, float32 [rows, 1, head_dim / 2], ready for [rows, heads, ...]."""
-        angles = positions.float().unsqueeze(-1) * self.inverse_frequency  # [rows, head_dim / 2]
-        return torch.cos(angles).unsqueeze(1), torch.sin(angles).unsqueeze(1)
+        cos, sin = super().forward(positions)
+        return cos.unsqueeze(1), sin.unsqueeze(1)
 
 
 def rotary_tables(text) -> nn.ModuleDict:
-    """The two position tables of a stack, by layer type."""
-    sliding = RotaryTable(text.head_dim, text.rope_theta_sliding, text.rope_factor_sliding)
-    full = RotaryTable(text.head_dim, text.rope_theta_full, text.rope_factor_full)
-    return nn.ModuleDict({"sliding_attention": sliding, "full_attention": full})
+    return shared.rotary_tables(text, PerHeadRotaryTable)
 
 
 def rotate(x: torch.Tensor, rotary: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:

@@ -9,7 +9,8 @@ import torch
 from torch import nn
 from torch.export import Dim, ExportedProgram
 
-from t5g2.export.shared import cache_slots, trace
+from t5g2.export.checkpoint import EMBEDDING, EOI_EMBEDDING
+from t5g2.export.shared import cache_slots, trace, trace_encoder, trace_vision
 from t5g2.export.weights import release
 from t5g2.export.xnnpack.decoder import DecoderStep
 from t5g2.export.xnnpack.embedding import QuantizedEmbedding
@@ -29,7 +30,7 @@ def text_modules(checkpoint, scheme: QuantScheme, with_images: bool) -> tuple[En
     config = checkpoint.config
     weights = StockWeights(checkpoint, scheme)
     table, head = _token_table(checkpoint, scheme)
-    eoi = weights.tensor("encoder.embed_tokens.eoi_embedding")
+    eoi = weights.tensor(EOI_EMBEDDING)
     embedding = Embedding(table, config.encoder.hidden_size, eoi, config.eoi_token_id)
     decoder = DecoderStep(weights.scope("decoder"), config.decoder, embedding, head)
     encoder = Encoder(
@@ -43,30 +44,17 @@ def text_modules(checkpoint, scheme: QuantScheme, with_images: bool) -> tuple[En
 
 
 def _token_table(checkpoint, scheme: QuantScheme) -> tuple[nn.Module, nn.Module]:
-    name = "encoder.embed_tokens.weight"
-    weight = checkpoint.tensor(name)  # [vocab, hidden]
+    weight = checkpoint.tensor(EMBEDDING)  # [vocab, hidden]
     if not scheme.quantized:
         table = TokenTable(weight.to(torch.float32, copy=True))
         return table, TiedHead(table)
-    values, scales = quantize(weight, scheme, name)
+    values, scales = quantize(weight, scheme, EMBEDDING)
     return QuantizedEmbedding(values, scales, scheme), QuantizedLinear(values, scales, scheme)
 
 
 def vision_module(checkpoint, scheme: QuantScheme) -> Vision:
     """Reads the vision tower and the projector."""
     return Vision(StockWeights(checkpoint, scheme), checkpoint.config).eval()
-
-
-def trace_encoder(encoder: Encoder, config, limits: Limits, with_images: bool) -> ExportedProgram:
-    """ids [S] (and image features [S, hidden]) -> cross K/V; S from 1 to `limits.max_source`."""
-    source = Dim("source", min=1, max=limits.max_source)
-    example = min(limits.max_source, 7)
-    inputs = [torch.zeros(example, dtype=torch.int64)]
-    shapes = [{0: source}]
-    if with_images:
-        inputs.append(torch.zeros(example, config.encoder.hidden_size))
-        shapes.append({0: source})
-    return trace(encoder, tuple(inputs), tuple(shapes))
 
 
 def trace_decoder_step(decoder: DecoderStep, config, limits: Limits) -> ExportedProgram:
@@ -94,12 +82,6 @@ def trace_decoder_step(decoder: DecoderStep, config, limits: Limits) -> Exported
     fixed = [None] * len(slots)
     shapes = ({0: rows}, None, fixed, fixed, [{2: source}] * len(slots), [{1: source}] * len(slots))
     return trace(decoder, inputs, shapes)
-
-
-def trace_vision(vision: Vision, config) -> ExportedProgram:
-    """pixels [1, channels, side, side] -> image features [tokens, hidden]."""
-    side = config.vision.image_size
-    return trace(vision, (torch.zeros(1, config.vision.num_channels, side, side),), None)
 
 
 def cache_dtype(scheme: QuantScheme) -> torch.dtype:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from t5g2.export.shared import patches_of
 from t5g2.export.xnnpack.layers import Linear, gelu_tanh
 
 _QUERY_BLOCK = 1024  # queries scored at a time: 4096 patches at once would need 1 GB of scores a layer
@@ -94,14 +95,6 @@ class Vision(nn.Module):
         for layer in self.layers:
             x = layer(x)
         return self.projection(self.soft_emb_norm(torch.mm(self.pooling, self.post_layernorm(x))))
-
-
-def patches_of(pixels: torch.Tensor, side: int, patch: int) -> torch.Tensor:
-    """Cuts pixels [1, channels, side * patch, side * patch] into rows, one a patch: [side * side, channels * patch * patch],
-    so that the patch convolution is a linear."""
-    channels = pixels.shape[1]
-    grid = pixels.view(channels, side, patch, side, patch)
-    return grid.permute(1, 3, 0, 2, 4).reshape(side * side, channels * patch * patch)
 
 
 def pooling_matrix(patches_a_side: int, tokens_a_side: int) -> torch.Tensor:

@@ -27,15 +27,21 @@ void attention(AttentionArguments a, bool exact) {
              k.attention_pack(mine, first * kPackRows, std::min(last * kPackRows, a.length));
            }));
   const int64_t tiles = (a.length + k.attention_tile - 1) / k.attention_tile;
-  // Heads that share keys and values read them together: a long source's do not stay in a core's cache from head to head.
-  const int64_t group = a.heads / a.kv_heads;
-  const int64_t together = group <= kMostHeadsAtOnce ? group : 1;
+  const int64_t together = heads_together(a);
   parallel(tiles * a.heads / together, 1, with_scratch([&](const AttentionArguments& mine, int64_t first, int64_t last) {
              for (int64_t i = first; i < last; ++i) {
                k.attention_run(mine, i / tiles * together, together, i % tiles * k.attention_tile);
              }
              if (k.finish) k.finish();
            }));
+}
+
+void store_entry(const float* x, int64_t d, bool half, void* entry) {
+  if (half) {
+    kernels().to_half(x, d, static_cast<uint16_t*>(entry));
+  } else {
+    std::memcpy(entry, x, d * sizeof(float));
+  }
 }
 
 namespace {
@@ -57,14 +63,6 @@ void* at(void* base, int64_t element, const MergedArguments& a) {
   return static_cast<uint8_t*>(base) + element * element_size(a);
 }
 
-void write_entry(const Kernels& k, const float* x, void* entry, const MergedArguments& a) {
-  if (a.half) {
-    k.to_half(x, a.d, static_cast<uint16_t*>(entry));
-  } else {
-    std::memcpy(entry, x, a.d * sizeof(float));
-  }
-}
-
 // Norms and rotates the queries, and writes the new keys and values to their slots.
 void prepare(const Kernels& k, const MergedArguments& a, float* q) {
   static thread_local Buffer buffer;
@@ -79,8 +77,8 @@ void prepare(const Kernels& k, const MergedArguments& a, float* q) {
     for (int64_t h = 0; h < a.kv_heads; ++h) {
       const int64_t entry = (h * a.slots + slot) * a.d;
       k.norm_rotate(row + (a.heads + h) * a.d, a.k_norm, a.eps, cos, sin, a.d, 1.0f, key);
-      write_entry(k, key, at(a.keys, entry, a), a);
-      write_entry(k, row + (a.heads + a.kv_heads + h) * a.d, at(a.values, entry, a), a);
+      store_entry(key, a.d, a.half, at(a.keys, entry, a));
+      store_entry(row + (a.heads + a.kv_heads + h) * a.d, a.d, a.half, at(a.values, entry, a));
     }
   }
 }

@@ -9,6 +9,9 @@ namespace t5g2 {
 // Fills in the buffers of `arguments` and runs it on the thread pool. exact: in float32 throughout.
 void attention(AttentionArguments arguments, bool exact);
 
+// Writes a key or a value to a cache: float16 or float32.
+void store_entry(const float* x, int64_t d, bool half, void* entry);
+
 struct MergedArguments {
   const float* qkv;       // [rows][(heads + 2 kv heads) * d]
   const float* cos;       // [rows][d / 2]

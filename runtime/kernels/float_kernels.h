@@ -128,22 +128,20 @@ static void add_layer_norm_row(const float* residual, const float* x, const floa
                                int64_t n, float* sum, float* out) {
   f32x16 total = {};
   by_lanes(n, [&](int64_t i, int64_t lanes) {
-    f32x16 v = load_lanes(residual + i, lanes);
-    if (x) v += load_lanes(x + i, lanes);
-    if (sum) store_lanes(sum + i, v, lanes);
+    const f32x16 v = load_lanes(residual + i, lanes) + load_lanes(x + i, lanes);
+    store_lanes(sum + i, v, lanes);
     total += v;
   });
-  const float* summed = sum ? sum : residual;
   const float mean = lane_sum(total) / float(n);
   f32x16 squares = {};
   by_lanes(n, [&](int64_t i, int64_t lanes) {
-    f32x16 centred = load_lanes(summed + i, lanes) - mean;
+    f32x16 centred = load_lanes(sum + i, lanes) - mean;
     if (lanes < 16) centred = first_lanes(centred, lanes);
     squares += centred * centred;
   });
   const float inverse = 1.0f / __builtin_sqrtf(lane_sum(squares) / float(n) + eps);
   by_lanes(n, [&](int64_t i, int64_t lanes) {
-    const f32x16 y = (load_lanes(summed + i, lanes) - mean) * inverse * load_lanes(weight + i, lanes);
+    const f32x16 y = (load_lanes(sum + i, lanes) - mean) * inverse * load_lanes(weight + i, lanes);
     store_lanes(out + i, y + load_lanes(bias + i, lanes), lanes);
   });
 }

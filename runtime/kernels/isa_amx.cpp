@@ -25,61 +25,23 @@ struct alignas(64) TileConfig {
   }
 };
 
-// What the tiles are set up for, per thread: setting them up costs as much as a small product.
-enum class Tiles { kNone, kBytes32, kBytes64, kFull };
-static thread_local Tiles tiles = Tiles::kNone;
+// Whether this thread's tiles are set up, all of 16 rows of 64 bytes: that costs as much as a small product.
+static thread_local bool tiles_set_up = false;
 
-static void release_tiles() {
-  _tile_release();
-  tiles = Tiles::kNone;
-}
-
-// Sums in tiles 0 to 3; `bytes` of activations a row in 4 and 6, and as many rows of weights in 5.
-static void set_up_products(Tiles wanted, int bytes) {
-  if (tiles == wanted) return;
-  TileConfig config;
-  for (int t = 0; t < 4; ++t) config.set(t, 16, 64);
-  config.set(4, 16, bytes);
-  config.set(5, bytes / 4, 64);
-  config.set(6, 16, bytes);
-  _tile_loadconfig(&config);
-  tiles = wanted;
-}
-
-static void set_up_full() {
-  if (tiles == Tiles::kFull) return;
+static void set_up_tiles() {
+  if (tiles_set_up) return;
   TileConfig config;
   for (int t = 0; t < 8; ++t) config.set(t, 16, 64);
   _tile_loadconfig(&config);
-  tiles = Tiles::kFull;
+  tiles_set_up = true;
+}
+
+static void release_tiles() {
+  _tile_release();
+  tiles_set_up = false;
 }
 
 // ---- integer products ----------------------------------------------------------------------------------------------
-
-// Groups: every group's tile of sums is scaled and added in registers. Step: columns per tile product, 32 or 64.
-T5G2_INLINE void dot_groups(const DotArguments& a, int64_t r0, int64_t step) {
-  alignas(64) int32_t sums[2][16][16];
-  const int8_t* x = (const int8_t*)a.x + r0 * a.stride;
-  __m512 total[16];
-  for (int r = 0; r < 16; ++r) total[r] = _mm512_setzero_ps();
-  for (int64_t g = 0; g < a.groups; ++g) {
-    _tile_zero(0);
-    for (int64_t k = g * a.group; k < (g + 1) * a.group; k += step) {
-      _tile_loadd(4, x + k, a.stride);
-      _tile_loadd(5, a.scratch + 16 * k, 64);
-      _tile_dpbssd(0, 4, 5);
-    }
-    int32_t(*sum)[16] = sums[g % 2];
-    _tile_stored(0, sum, 64);
-    const __m512 scale = (__m512)load_bf16(a.scales + 16 * g);
-#pragma GCC unroll 16
-    for (int r = 0; r < 16; ++r) {
-      total[r] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(_mm512_load_si512(sum[r])), scale, total[r]);
-    }
-  }
-#pragma GCC unroll 16
-  for (int r = 0; r < 16; ++r) _mm512_storeu_ps(a.out + 16 * (r0 + r), total[r]);
-}
 
 // One group over all columns: up to four tiles of rows share each tile of weights.
 template <int Tiles>
@@ -123,29 +85,26 @@ T5G2_INLINE void dot_channel(const DotArguments& a, int64_t r0, int64_t columns)
   }
 }
 
+// Groups are left to AVX512-VNNI here: `linear` multiplies them in bfloat16, see below.
+static bool one_group(const DotArguments& a) { return a.groups == 1; }
+
 template <int Bits>
 static void unpack_tiles(const DotArguments& a) {
+  if (!one_group(a)) return unpack_vnni<Bits>(a);
   unpack_block<Bits, Bits == 4 ? -8 : 0>(a);
-  if (a.groups == 1) memset(a.scratch + 16 * a.columns, 0, 16 * (-a.columns & 63));
+  memset(a.scratch + 16 * a.columns, 0, 16 * (-a.columns & 63));
 }
 
 template <int Bits>
 static void dot_tiles(const DotArguments& a) {
-  if (!a.unpacked) {
-    if (a.rows < kTileRows) return dot_vnni<Bits>(a);
-    unpack_tiles<Bits>(a);
-  }
-  const int64_t step = a.groups > 1 && a.group == 32 ? 32 : 64;
+  if (!one_group(a) || (!a.unpacked && a.rows < kTileRows)) return dot_vnni<Bits>(a);
+  if (!a.unpacked) unpack_tiles<Bits>(a);
   const int64_t columns = (a.columns + 63) / 64 * 64;
-  set_up_products(step == 32 ? Tiles::kBytes32 : Tiles::kBytes64, int(step));
+  set_up_tiles();
   int64_t r = 0;
-  if (a.groups == 1) {
-    for (; r + 64 <= a.rows; r += 64) dot_channel<4>(a, r, columns);
-    for (; r + 16 < a.rows; r += 32) dot_channel<2>(a, r, columns);
-    for (; r < a.rows; r += 16) dot_channel<1>(a, r, columns);
-  } else {
-    for (; r < a.rows; r += 16) dot_groups(a, r, step);
-  }
+  for (; r + 64 <= a.rows; r += 64) dot_channel<4>(a, r, columns);
+  for (; r + 16 < a.rows; r += 32) dot_channel<2>(a, r, columns);
+  for (; r < a.rows; r += 16) dot_channel<1>(a, r, columns);
 }
 
 // ---- grouped weights in bfloat16 -----------------------------------------------------------------------------------
@@ -220,7 +179,7 @@ T5G2_INLINE void dot_bf16_rows(const DotArguments& a, int64_t r0) {
 }
 
 static void dot_bf16(const DotArguments& a) {
-  set_up_full();
+  set_up_tiles();
   int64_t r = 0;
   for (; r + 32 < a.rows; r += 48) dot_bf16_rows<3>(a, r);
   for (; r + 16 < a.rows; r += 32) dot_bf16_rows<2>(a, r);
@@ -272,8 +231,7 @@ static size_t tiled_bytes(const AttentionArguments& a) {
 
 static size_t tiled_scratch(const AttentionArguments& a) {
   const Tiled p(a);
-  const int64_t group = a.heads / a.kv_heads, together = group <= kMostHeadsAtOnce ? group : 1;
-  return kTileQueries * (kChunkKeys * (4 + 2) + together * p.columns * 4) + 4 * p.wide + 64;
+  return kTileQueries * (kChunkKeys * (4 + 2) + heads_together(a) * p.columns * 4) + 4 * p.wide + 64;
 }
 
 static void tiled_pack(const AttentionArguments& a, int64_t first, int64_t last) {
@@ -425,7 +383,7 @@ static void tiled_run(const AttentionArguments& a, int64_t head, int64_t heads, 
       states[h].sum[r] = 0;
     }
   }
-  set_up_full();
+  set_up_tiles();
   const Sight sight{first, a.window ? (a.window + 1) / 2 - 1 : a.length, a.window ? a.window / 2 : a.length};
   const int64_t last = first + kTileQueries - 1;
   const int64_t begin = first > sight.left ? (first - sight.left) / 32 * 32 : 0;

@@ -22,7 +22,6 @@ struct DotArguments {
   int64_t groups;
   const void* x;             // int8 [rows][stride]; float [rows][stride] for float32 weights; bfloat16 for dot_bf16
   int64_t stride;            // columns rounded up to 64
-  const int32_t* sums;       // [rows][groups]: the sum of each group of x
   const int32_t* starts;     // [rows][groups]: what a sum starts from where weights are multiplied as unsigned numbers, too
                              // large by 8 (int4) or 128 (int8): -8 or -128 times the group's sum
   int64_t rows;
@@ -45,7 +44,7 @@ struct StoreArguments {
   int64_t stride;            // of the result, in elements
 };
 
-// Attention of an encoder over a whole source. Buffers are laid out by the kernel: `pack` fills them, `tile` reads them.
+// Attention of an encoder over a whole source. Buffers are laid out by the kernel: `pack` fills them, `run` reads them.
 struct AttentionArguments {
   const float* qkv;          // [length][(heads + 2 kv heads) * d]
   const float* cos;          // [length][d / 2]; null for no rotary positions
@@ -81,6 +80,12 @@ constexpr int64_t kMaxQueries = 4;
 
 constexpr int64_t kMostHeadsAtOnce = 8;
 
+// How many heads one call of attention_run answers. Those that share keys and values read them together: a long source's do
+// not stay in a core's cache from head to head.
+static inline int64_t heads_together(const AttentionArguments& a) {
+  return a.heads / a.kv_heads <= kMostHeadsAtOnce ? a.heads / a.kv_heads : 1;
+}
+
 struct Kernels {
   const char* name;
 
@@ -106,7 +111,7 @@ struct Kernels {
   // sum = residual + rms_norm(x) * post_weight; out = rms_norm(sum) * weight
   void (*add_rms_norm_row)(const float* residual, const float* x, const float* post_weight, const float* weight,
                            float eps, int64_t n, float* sum, float* out);
-  // sum = residual + x (x may be null); out = layer_norm(sum)
+  // sum = residual + x; out = layer_norm(sum)
   void (*add_layer_norm_row)(const float* residual, const float* x, const float* weight, const float* bias, float eps,
                              int64_t n, float* sum, float* out);
   // out = rotate(rms_norm(x) * norm) * scale over one head; norm and cos may be null
@@ -114,7 +119,7 @@ struct Kernels {
                       float scale, float* out);
   void (*to_half)(const float* x, int64_t n, uint16_t* out);  // saturates
 
-  int64_t attention_tile;  // queries that one call of attention_tile answers
+  int64_t attention_tile;  // queries that one call of attention_run answers
   size_t (*attention_bytes)(const AttentionArguments&);
   size_t (*attention_scratch)(const AttentionArguments&);
   void (*attention_pack)(const AttentionArguments&, int64_t first, int64_t last);  // rows; multiples of 32 but the last

@@ -8,7 +8,6 @@
 namespace t5g2 {
 namespace {
 
-constexpr int64_t kRowsAtOnce = 48;         // of activations: they stay in a core's first cache while blocks pass by
 constexpr int64_t kBlocksAtOnce = 8;        // that rows are multiplied with before they are stored, side by side
 constexpr int64_t kSliceBytes = 1 << 20;    // of activations: they stay in the second cache while all blocks pass by
 constexpr int64_t kPieceBytes = 32 * 1024;  // of weights that a thread takes at a time, at least
@@ -25,7 +24,7 @@ Activations prepare(const float* x, int64_t rows, const Packed& weights) {
   static thread_local Buffer buffer;
   const int64_t columns = weights.columns;
   const int64_t padded_rows = round_up(rows, kTileRows);
-  if (weights.bits == 32) return {rows, columns, x, sizeof(float), nullptr, nullptr, nullptr};
+  if (weights.bits == 32) return {rows, columns, x, sizeof(float), nullptr, nullptr};
 
   const int64_t stride = round_up(weights.padded_columns(), 64), groups = weights.groups();
   const Kernels& k = kernels();
@@ -34,24 +33,22 @@ Activations prepare(const float* x, int64_t rows, const Packed& weights) {
     parallel(rows, kRowsPerTask, [&](int64_t first, int64_t last) {
       for (int64_t r = first; r < last; ++r) k.to_bf16(x + r * columns, columns, stride, rounded + r * stride);
     });
-    return {rows, stride, rounded, sizeof(uint16_t), nullptr, nullptr, nullptr};
+    return {rows, stride, rounded, sizeof(uint16_t), nullptr, nullptr};
   }
-  const int64_t sums_at = padded_rows * stride, starts_at = sums_at + 4 * rows * groups;
-  const int64_t scales_at = starts_at + 4 * rows * groups;
+  const int64_t starts_at = padded_rows * stride, scales_at = starts_at + 4 * rows * groups;
   uint8_t* memory = buffer.reserve(scales_at + 4 * rows);
   int8_t* q = reinterpret_cast<int8_t*>(memory);
-  int32_t* sums = reinterpret_cast<int32_t*>(memory + sums_at);
   int32_t* starts = reinterpret_cast<int32_t*>(memory + starts_at);
   float* scales = reinterpret_cast<float*>(memory + scales_at);
   const int32_t offset = weights.bits == 4 ? -8 : -128;
   parallel(rows, kRowsPerTask, [&](int64_t first, int64_t last) {
     for (int64_t r = first; r < last; ++r) {
-      k.quantize_row(x + r * columns, columns, weights.group(), groups, stride, q + r * stride, sums + r * groups,
+      k.quantize_row(x + r * columns, columns, weights.group(), groups, stride, q + r * stride, starts + r * groups,
                      scales + r);
-      for (int64_t i = r * groups; i < (r + 1) * groups; ++i) starts[i] = offset * sums[i];
+      for (int64_t i = r * groups; i < (r + 1) * groups; ++i) starts[i] *= offset;  // they were sums
     }
   });
-  return {rows, stride, q, sizeof(int8_t), sums, starts, scales};
+  return {rows, stride, q, sizeof(int8_t), starts, scales};
 }
 
 void linear(const Activations& x, const LinearArguments& a) {
@@ -61,7 +58,6 @@ void linear(const Activations& x, const LinearArguments& a) {
     Activations slice = x;
     slice.rows = std::min(rows, x.rows - first);
     slice.x = static_cast<const uint8_t*>(x.x) + first * x.stride * x.size;
-    if (x.sums) slice.sums += first * groups;
     if (x.starts) slice.starts += first * groups;
     if (x.scales) slice.scales += first;
     LinearArguments part = a;
@@ -76,10 +72,15 @@ void multiply(const Activations& x, const LinearArguments& a) {
   const Kernels& k = kernels();
   const Packed& w = a.weights;
   const bool wide = x.size == sizeof(uint16_t);
-  const auto dot = wide ? k.dot_bf16 : w.bits == 4 ? k.dot_int4 : w.bits == 8 ? k.dot_int8 : k.dot_float;
-  const auto unpack = wide                                   ? (w.bits == 4 ? k.unpack_bf16_int4 : k.unpack_bf16_int8)
-                      : x.rows < kTileRows || w.bits == 32 ? nullptr
-                                                             : (w.bits == 4 ? k.unpack_int4 : k.unpack_int8);
+  void (*dot)(const DotArguments&) = k.dot_float;
+  void (*unpack)(const DotArguments&) = nullptr;
+  if (wide) {
+    dot = k.dot_bf16;
+    unpack = w.bits == 4 ? k.unpack_bf16_int4 : k.unpack_bf16_int8;
+  } else if (w.bits < 32) {
+    dot = w.bits == 4 ? k.dot_int4 : k.dot_int8;
+    if (x.rows >= kTileRows) unpack = w.bits == 4 ? k.unpack_int4 : k.unpack_int8;
+  }
   const int64_t step = a.gated ? 2 : 1;  // blocks that make 16 columns of the result
   const int64_t units = (a.rows + kBlockRows - 1) / kBlockRows;
   const int64_t per_thread = (units + 4 * threads() - 1) / (4 * threads());
@@ -122,7 +123,6 @@ void multiply(const Activations& x, const LinearArguments& a) {
       for (int64_t row = 0; row < x.rows; row += kRowsAtOnce) {
         d.rows = s.rows = std::min(kRowsAtOnce, x.rows - row);
         d.x = static_cast<const uint8_t*>(x.x) + row * x.stride * x.size;
-        d.sums = x.sums ? x.sums + row * d.groups : nullptr;
         d.starts = x.starts ? x.starts + row * d.groups : nullptr;
         s.row_scales = x.scales ? x.scales + row : nullptr;
         for (int64_t block = 0; block < blocks; ++block) {

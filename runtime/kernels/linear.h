@@ -8,15 +8,16 @@
 
 namespace t5g2 {
 
+constexpr int64_t kRowsAtOnce = 48;  // of activations: they stay in a core's first cache while blocks pass by
+
 // Rows of activations in the form that the weights' format multiplies: int8 per row, or float32 as they are.
 struct Activations {
   int64_t rows;
-  int64_t stride;       // columns rounded up to 64
-  const void* x;        // [rows rounded up to 16][stride]
-  int64_t size;         // of an element of x: 1 (int8), 2 (bfloat16, see Kernels::dot_bf16) or 4 (float)
-  const int32_t* sums;  // [rows][groups], and the starts that DotArguments describes
-  const int32_t* starts;
-  const float* scales;  // [rows]; null where x is not quantized
+  int64_t stride;         // columns rounded up to 64
+  const void* x;          // [rows rounded up to 16][stride]
+  int64_t size;           // of an element of x: 1 (int8), 2 (bfloat16, see Kernels::dot_bf16) or 4 (float)
+  const int32_t* starts;  // [rows][groups], see DotArguments
+  const float* scales;    // [rows]; null where x is not quantized
 };
 
 // Quantizes x [rows][columns] for `weights`, into memory of the calling thread that the next call overwrites.

@@ -51,6 +51,14 @@ using executorch::runtime::Span;
   REQUIRE((tensor).numel() == (count), #tensor " has %" PRId64 " elements where %" PRId64 " are expected", \
           int64_t((tensor).numel()), int64_t(count))
 
+// A float32 vector or matrix of the given size.
+#define REQUIRE_VECTOR(tensor, count) \
+  REQUIRE_TENSOR(tensor, 1, Float);   \
+  REQUIRE_LENGTH(tensor, count)
+#define REQUIRE_MATRIX(tensor, count) \
+  REQUIRE_TENSOR(tensor, 2, Float);   \
+  REQUIRE_LENGTH(tensor, count)
+
 #define RESIZE(tensor, ...) REQUIRE(resize(tensor, {__VA_ARGS__}), #tensor " cannot take its shape; it was planned smaller")
 
 #define RESIZE_FLOATS(tensor, ...)                                                                             \
@@ -108,8 +116,7 @@ void embedding(KernelRuntimeContext& ctx, const Tensor& ids, const Tensor& table
   REQUIRE_PACKED(w, table);
   if (image_features.has_value()) {
     const Tensor& features = *image_features;
-    REQUIRE_TENSOR(features, 2, Float);
-    REQUIRE_LENGTH(features, count * hidden);
+    REQUIRE_MATRIX(features, count * hidden);
   }
   RESIZE_FLOATS(out, count, hidden);
   const int64_t* id = ids.const_data_ptr<int64_t>();
@@ -158,8 +165,7 @@ void linear_op(KernelRuntimeContext& ctx, const Tensor& x, const Tensor& weight,
   const Packed w = packed(weight, rows, x.size(1), bits, group_size);
   REQUIRE_PACKED(w, weight);
   if (bias.has_value()) {
-    REQUIRE_TENSOR(*bias, 1, Float);
-    REQUIRE_LENGTH(*bias, rows);
+    REQUIRE_VECTOR(*bias, rows);
   }
   RESIZE_FLOATS(out, x.size(0), rows);
   LinearArguments a;
@@ -191,8 +197,7 @@ void rms_norm(KernelRuntimeContext& ctx, const Tensor& x, const Tensor& weight, 
   constexpr const char* kOperator = "rms_norm";
   REQUIRE_TENSOR(x, 2, Float);
   const int64_t rows = x.size(0), n = x.size(1);
-  REQUIRE_TENSOR(weight, 1, Float);
-  REQUIRE_LENGTH(weight, n);
+  REQUIRE_VECTOR(weight, n);
   RESIZE_FLOATS(out, rows, n);
   float* y = out.mutable_data_ptr<float>();
   parallel(rows, kRowsPerTask, [&](int64_t first, int64_t last) {
@@ -208,10 +213,8 @@ void add_and_norm(KernelRuntimeContext& ctx, const char* kOperator, const Tensor
   REQUIRE_TENSOR(x, 2, Float);
   const int64_t rows = x.size(0), n = x.size(1);
   REQUIRE_LENGTH(residual, rows * n);
-  REQUIRE_TENSOR(first_vector, 1, Float);
-  REQUIRE_LENGTH(first_vector, n);
-  REQUIRE_TENSOR(second_vector, 1, Float);
-  REQUIRE_LENGTH(second_vector, n);
+  REQUIRE_VECTOR(first_vector, n);
+  REQUIRE_VECTOR(second_vector, n);
   RESIZE_FLOATS(out0, rows, n);
   RESIZE_FLOATS(out1, rows, n);
   float *sum = out0.mutable_data_ptr<float>(), *normed = out1.mutable_data_ptr<float>();
@@ -230,23 +233,6 @@ void add_rms_norm(KernelRuntimeContext& ctx, const Tensor& residual, const Tenso
 void add_layer_norm(KernelRuntimeContext& ctx, const Tensor& residual, const Tensor& x, const Tensor& weight,
                     const Tensor& bias, double eps, Tensor& out0, Tensor& out1) {
   add_and_norm(ctx, "add_layer_norm", residual, x, weight, bias, eps, out0, out1, kernels().add_layer_norm_row);
-}
-
-void layer_norm(KernelRuntimeContext& ctx, const Tensor& x, const Tensor& weight, const Tensor& bias, double eps, Tensor& out) {
-  constexpr const char* kOperator = "layer_norm";
-  REQUIRE_TENSOR(x, 2, Float);
-  const int64_t rows = x.size(0), n = x.size(1);
-  REQUIRE_TENSOR(weight, 1, Float);
-  REQUIRE_LENGTH(weight, n);
-  REQUIRE_TENSOR(bias, 1, Float);
-  REQUIRE_LENGTH(bias, n);
-  RESIZE_FLOATS(out, rows, n);
-  float* y = out.mutable_data_ptr<float>();
-  parallel(rows, kRowsPerTask, [&](int64_t first, int64_t last) {
-    for (int64_t at = first * n; at < last * n; at += n) {
-      kernels().add_layer_norm_row(data(x) + at, nullptr, data(weight), data(bias), float(eps), n, nullptr, y + at);
-    }
-  });
 }
 
 // The head size of qkv [rows, (heads + 2 kv heads) * d]; 0 where the numbers do not fit.
@@ -268,16 +254,12 @@ void attention_op(KernelRuntimeContext& ctx, const Tensor& qkv, const optional<T
   REQUIRE(cos.has_value() == sin.has_value() && q_norm.has_value() == k_norm.has_value(), "one of a pair is missing");
   if (cos.has_value()) {
     REQUIRE(d % 2 == 0, "rotary positions need an even head size, not %" PRId64, d);
-    REQUIRE_TENSOR(*cos, 2, Float);
-    REQUIRE_LENGTH(*cos, rows * (d / 2));
-    REQUIRE_TENSOR(*sin, 2, Float);
-    REQUIRE_LENGTH(*sin, rows * (d / 2));
+    REQUIRE_MATRIX(*cos, rows * (d / 2));
+    REQUIRE_MATRIX(*sin, rows * (d / 2));
   }
   if (q_norm.has_value()) {
-    REQUIRE_TENSOR(*q_norm, 1, Float);
-    REQUIRE_LENGTH(*q_norm, d);
-    REQUIRE_TENSOR(*k_norm, 1, Float);
-    REQUIRE_LENGTH(*k_norm, d);
+    REQUIRE_VECTOR(*q_norm, d);
+    REQUIRE_VECTOR(*k_norm, d);
   }
   RESIZE_FLOATS(out, rows, num_heads * d);
   AttentionArguments a{};
@@ -310,8 +292,7 @@ void cross_kv(KernelRuntimeContext& ctx, const Tensor& x, ArrayRef<Tensor> weigh
   for (int64_t i = 0; i < layers; ++i) {
     const Packed w = packed(weights[i], rows, x.size(1), bits, group_size);
     REQUIRE_PACKED(w, weights[i]);
-    REQUIRE_TENSOR(k_norms[i], 1, Float);
-    REQUIRE_LENGTH(k_norms[i], d);
+    REQUIRE_VECTOR(k_norms[i], d);
   }
   REQUIRE(out.scalar_type() == (half ? ScalarType::Half : ScalarType::Float), "out has type %d", int(out.scalar_type()));
   RESIZE(out, layers, 2, num_kv_heads, length, d);
@@ -334,11 +315,7 @@ void cross_kv(KernelRuntimeContext& ctx, const Tensor& x, ArrayRef<Tensor> weigh
           float* entry = kv + r * wide + h * d;
           if (h < num_kv_heads) kernels().rms_norm_row(entry, data(k_norms[i]), float(eps), d, entry);
           uint8_t* to = result + ((i * 2 * num_kv_heads + h) * length + r) * d * size;
-          if (half) {
-            kernels().to_half(entry, d, reinterpret_cast<uint16_t*>(to));
-          } else {
-            std::memcpy(to, entry, d * sizeof(float));
-          }
+          store_entry(entry, d, half, to);
         }
       }
     });
@@ -353,14 +330,10 @@ void merged_attention_op(KernelRuntimeContext& ctx, const Tensor& qkv, const Ten
   REQUIRE_TENSOR(qkv, 2, Float);
   const int64_t rows = qkv.size(0), d = head_size(qkv, num_heads, num_kv_heads);
   REQUIRE(d > 0 && d % 16 == 0, "a head size of %" PRId64 " is not a multiple of 16", d);
-  REQUIRE_TENSOR(cos, 2, Float);
-  REQUIRE_LENGTH(cos, rows * (d / 2));
-  REQUIRE_TENSOR(sin, 2, Float);
-  REQUIRE_LENGTH(sin, rows * (d / 2));
-  REQUIRE_TENSOR(q_norm, 1, Float);
-  REQUIRE_LENGTH(q_norm, d);
-  REQUIRE_TENSOR(k_norm, 1, Float);
-  REQUIRE_LENGTH(k_norm, d);
+  REQUIRE_MATRIX(cos, rows * (d / 2));
+  REQUIRE_MATRIX(sin, rows * (d / 2));
+  REQUIRE_VECTOR(q_norm, d);
+  REQUIRE_VECTOR(k_norm, d);
   REQUIRE_TENSOR(position, 1, Long);
   REQUIRE_LENGTH(position, 1);
   const bool half = cache.scalar_type() == ScalarType::Half;
@@ -466,7 +439,6 @@ const Kernel kOperators[] = {
     Kernel("t5g2::geglu.out", Boxed<geglu>::run),
     Kernel("t5g2::rms_norm.out", Boxed<rms_norm>::run),
     Kernel("t5g2::add_rms_norm.out", Boxed<add_rms_norm>::run),
-    Kernel("t5g2::layer_norm.out", Boxed<layer_norm>::run),
     Kernel("t5g2::add_layer_norm.out", Boxed<add_layer_norm>::run),
     Kernel("t5g2::attention.out", Boxed<attention_op>::run),
     Kernel("t5g2::cross_kv.out", Boxed<cross_kv>::run),

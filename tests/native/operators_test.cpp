@@ -189,11 +189,6 @@ std::vector<Case> cases() {
          return Arguments{floats(r, {kRows, kHidden}), floats(r, {kRows, kHidden}), floats(r, {kHidden}), floats(r, {kHidden}),
                           real(1e-6), output(ScalarType::Float, {kRows, kHidden}), output(ScalarType::Float, {kRows, kHidden})};
        }},
-      {"t5g2::layer_norm.out",
-       [](Random& r) {
-         return Arguments{floats(r, {kRows, kHidden}), floats(r, {kHidden}), floats(r, {kHidden}), real(1e-6),
-                          output(ScalarType::Float, {kRows, kHidden})};
-       }},
       {"t5g2::add_layer_norm.out",
        [](Random& r) {
          return Arguments{floats(r, {kRows, kHidden}), floats(r, {kRows, kHidden}), floats(r, {kHidden}), floats(r, {kHidden}),
