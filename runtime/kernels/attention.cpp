@@ -46,6 +46,9 @@ void store_entry(const float* x, int64_t d, bool half, void* entry) {
 
 namespace {
 
+// Keys of one piece, where they make no more than so many pieces.
+constexpr int64_t kPieceKeys = 128, kMostPieces = 32;
+
 // The running softmax of one query over the stretches it has seen.
 struct State {
   float* max;
@@ -85,9 +88,9 @@ void prepare(const Kernels& k, const MergedArguments& a, float* q) {
 
 }  // namespace
 
-// Every piece of keys is answered for all queries by one thread, with a running softmax of its own; these are added up.
+// Every piece of keys is answered for the queries of its kv head with a running softmax of its own; these are added up in
+// order, so that results do not depend on the threads.
 void merged_attention(const MergedArguments& a) {
-  constexpr int64_t kPieceKeys = 128;
   static thread_local Buffer queries, partial;
   const Kernels& k = kernels();
   const int64_t group = a.heads / a.kv_heads, all = a.rows * a.heads;
@@ -97,33 +100,38 @@ void merged_attention(const MergedArguments& a) {
   // The self keys that any row sees: positions oldest .. newest; then the cross keys. In pieces, per kv head.
   const int64_t newest = a.position + a.rows - 1;
   const int64_t oldest = a.window ? std::max<int64_t>(0, a.position - a.window + 1) : 0;
-  const int64_t self_pieces = (newest - oldest + kPieceKeys) / kPieceKeys;
-  const int64_t cross_pieces = (a.source + kPieceKeys - 1) / kPieceKeys;
-  const int64_t pieces = self_pieces + cross_pieces;
-  const int64_t workers = std::min(threads(), pieces * a.kv_heads);
-  const int64_t state_size = all * (a.d + 2);
-  float* states = reinterpret_cast<float*>(partial.reserve(workers * state_size * sizeof(float)));
-  std::atomic<int64_t> next_piece{0};
+  const int64_t seen = newest - oldest + 1;
+  const int64_t piece_keys = std::max(kPieceKeys, (seen + a.source) / kMostPieces);
+  const int64_t self_pieces = (seen + piece_keys - 1) / piece_keys;
+  const int64_t pieces = self_pieces + (a.source + piece_keys - 1) / piece_keys;
+  const int64_t state_queries = a.rows * group, state_size = state_queries * (a.d + 2);
+  float* states = reinterpret_cast<float*>(partial.reserve(a.kv_heads * pieces * state_size * sizeof(float)));
+  const auto state_of = [&](int64_t kv, int64_t piece) {
+    float* state = states + (kv * pieces + piece) * state_size;
+    return State{state, state + state_queries, state + 2 * state_queries};
+  };
 
   const auto stretch = [&](const State& s, int64_t row, int64_t kv, const void* keys, const void* values, int64_t entry,
                            int64_t count) {
     for (int64_t g = 0; g < group; g += kMaxQueries) {
-      const int64_t query = row * a.heads + kv * group + g;
-      k.stretch({q + query * a.d, std::min(kMaxQueries, group - g), at(keys, entry, a), at(values, entry, a), a.half, count,
-                 a.d, s.max + query, s.sum + query, s.mixed + query * a.d});
+      const int64_t query = row * group + g;
+      k.stretch({q + (row * a.heads + kv * group + g) * a.d, std::min(kMaxQueries, group - g), at(keys, entry, a),
+                 at(values, entry, a), a.half, count, a.d, s.max + query, s.sum + query, s.mixed + query * a.d});
     }
   };
   const auto run_piece = [&](const State& s, int64_t kv, int64_t piece) {
+    std::fill(s.max, s.max + state_queries, -INFINITY);
+    std::fill(s.sum, s.sum + state_queries * (1 + a.d), 0.0f);
     if (piece >= self_pieces) {
-      const int64_t first = (piece - self_pieces) * kPieceKeys;
+      const int64_t first = (piece - self_pieces) * piece_keys;
       for (int64_t r = 0; r < a.rows; ++r) {
-        stretch(s, r, kv, a.cross_keys, a.cross_values, (kv * a.source + first) * a.d, std::min(kPieceKeys, a.source - first));
+        stretch(s, r, kv, a.cross_keys, a.cross_values, (kv * a.source + first) * a.d, std::min(piece_keys, a.source - first));
       }
       return;
     }
     for (int64_t r = 0; r < a.rows; ++r) {
-      int64_t first = oldest + piece * kPieceKeys;
-      const int64_t end = std::min(first + kPieceKeys, a.position + r + 1);
+      int64_t first = oldest + piece * piece_keys;
+      const int64_t end = std::min(first + piece_keys, a.position + r + 1);
       if (a.window) first = std::max(first, a.position + r - a.window + 1);
       while (first < end) {  // twice where the ring wraps
         const int64_t slot = first % a.slots, count = std::min(end - first, a.slots - slot);
@@ -132,30 +140,20 @@ void merged_attention(const MergedArguments& a) {
       }
     }
   };
-  parallel(workers, 1, [&](int64_t first, int64_t last) {
-    for (int64_t w = first; w < last; ++w) {
-      float* state = states + w * state_size;
-      const State s{state, state + all, state + 2 * all};
-      std::fill(s.max, s.max + all, -INFINITY);
-      std::fill(s.sum, s.sum + all * (1 + a.d), 0.0f);
-      for (;;) {
-        const int64_t piece = next_piece.fetch_add(1, std::memory_order_relaxed);
-        if (piece >= pieces * a.kv_heads) break;
-        run_piece(s, piece / pieces, piece % pieces);
-      }
-    }
+  parallel(a.kv_heads * pieces, 1, [&](int64_t first, int64_t last) {
+    for (int64_t i = first; i < last; ++i) run_piece(state_of(i / pieces, i % pieces), i / pieces, i % pieces);
   });
   for (int64_t query = 0; query < all; ++query) {
+    const int64_t kv = query % a.heads / group, mine = query / a.heads * group + query % group;
     float best = -INFINITY, sum = 0;
-    for (int64_t w = 0; w < workers; ++w) best = std::max(best, states[w * state_size + query]);
+    for (int64_t i = 0; i < pieces; ++i) best = std::max(best, state_of(kv, i).max[mine]);
     float* out = a.out + query * a.d;
     std::fill(out, out + a.d, 0.0f);
-    for (int64_t w = 0; w < workers; ++w) {
-      const float* state = states + w * state_size;
-      const float weight = std::exp(state[query] - best);
-      sum += weight * state[all + query];
-      const float* mixed = state + 2 * all + query * a.d;
-      for (int64_t x = 0; x < a.d; ++x) out[x] += weight * mixed[x];
+    for (int64_t i = 0; i < pieces; ++i) {
+      const State s = state_of(kv, i);
+      const float weight = std::exp(s.max[mine] - best);
+      sum += weight * s.sum[mine];
+      for (int64_t x = 0; x < a.d; ++x) out[x] += weight * s.mixed[mine * a.d + x];
     }
     for (int64_t x = 0; x < a.d; ++x) out[x] /= sum;
   }
