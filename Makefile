@@ -24,12 +24,14 @@ clean:
 $(BUNDLE)/manifest.json: $(CORE) $(wildcard nano/checkpoint/* export/*.py export/*/*.py quant/*.py)
 	$(BIN)/t5g2-export --size nano --quant int4 --output $(BUNDLE) --force
 
-$(CORE): pyproject.toml setup.py CMakeLists.txt $(wildcard runtime/kernels/*.cpp runtime/kernels/*.h)
+$(CORE): pyproject.toml setup.py CMakeLists.txt $(wildcard $(addprefix runtime/,$(foreach d,kernels engine cli include,$d/*.cpp $d/*.h $d/*.hpp)))
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	    { echo "t5g2 needs Python 3.11 or newer; set PYTHON=/path/to/python3.11" >&2; exit 1; }
 	@command -v $${CXX:-c++} >/dev/null || \
-	    { echo "t5g2 needs a C++20 compiler, for its operators: on Debian, apt install g++" >&2; exit 1; }
-	@echo "setting up $(VENV): PyTorch, ExecuTorch and our operators, about two minutes"
+	    { echo "t5g2 needs a C++20 compiler: on Debian, apt install g++" >&2; exit 1; }
+	@printf '#include <stdio.h>\n#include <jpeglib.h>\n#include <png.h>\n' | $${CXX:-c++} -fsyntax-only -xc++ - 2>/dev/null || \
+	    { echo "t5g2-run reads pictures with libjpeg and libpng: on Debian, apt install libjpeg-dev libpng-dev" >&2; exit 1; }
+	@echo "setting up $(VENV): PyTorch, ExecuTorch, our operators and the engine, about four minutes"
 	@$(PYTHON) -m venv $(VENV)
 	@$(PIP) --retries 2 --no-deps $(CPU_TORCH) 'torch==2.13.*' 'executorch==1.5.1'
 	@$(PIP) --editable .

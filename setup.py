@@ -1,4 +1,5 @@
-"""Builds the operator library with CMake, against the executorch wheel. Everything else is in pyproject.toml.
+"""Builds the operators, the engine and its command line with CMake, against the executorch wheel. Everything else is in
+pyproject.toml.
 
 The wheel is looked for where the package will be installed; where it is not there yet, as in a first `pip install .`, it is
 downloaded (without its dependencies, torch among them) and used for its headers and libraries only.
@@ -12,25 +13,30 @@ import tomllib
 import zipfile
 from pathlib import Path
 
+import nlohmann_json
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 
 HERE = Path(__file__).resolve().parent
 
 
-class CMakeLibrary(build_ext):
-    """A shared library that is loaded, not imported: built by CMake, named without Python's suffix."""
+class CMakeBuild(build_ext):
+    """Libraries that are loaded, not imported, and a program: built by CMake, under the names that CMake gives them."""
 
     def get_ext_filename(self, name: str) -> str:
-        return os.path.join(*name.split(".")) + ".so"
+        path = name.split(".")
+        return os.path.join(*path) + (".so" if path[-1].startswith("lib") else "")
 
     def build_extension(self, ext: Extension) -> None:
         target = Path(self.get_ext_fullpath(ext.name)).resolve()
         build = Path(self.build_temp).resolve() / "cmake"
         build.mkdir(parents=True, exist_ok=True)
-        source = ["-S", str(HERE), "-B", str(build), "-G", "Ninja", f"-DCMAKE_PREFIX_PATH={executorch(build.parent)}"]
-        run("cmake", *source, "-DCMAKE_BUILD_TYPE=Release")
-        run("cmake", "--build", str(build), "--parallel", str(self.parallel or os.cpu_count() or 1))
+        packages = f"-DCMAKE_PREFIX_PATH={executorch(build.parent)};{Path(nlohmann_json.__file__).parent}"
+        # Installed, executorch lies beside us; in an editable install only its full path leads there.
+        rpath = f"-DCMAKE_BUILD_WITH_INSTALL_RPATH={'OFF' if self.editable_mode else 'ON'}"
+        run("cmake", "-S", str(HERE), "-B", str(build), "-G", "Ninja", "-DCMAKE_BUILD_TYPE=Release", packages, rpath)
+        jobs = str(self.parallel or os.cpu_count() or 1)
+        run("cmake", "--build", str(build), "--parallel", jobs, "--target", target.name)
         target.parent.mkdir(parents=True, exist_ok=True)
         self.copy_file(str(build / target.name), str(target))
 
@@ -41,7 +47,7 @@ def run(*command: str) -> None:
     except FileNotFoundError:
         sys.exit(f"t5g2: {command[0]} is missing; `pip install cmake ninja` brings it")
     except subprocess.CalledProcessError as error:
-        sys.exit(f"t5g2: building the operator library failed (exit {error.returncode}); it needs a C++20 compiler, see above")
+        sys.exit(f"t5g2: building with CMake failed (exit {error.returncode}); it needs a C++20 compiler, see above")
 
 
 def executorch(scratch: Path) -> Path:
@@ -62,6 +68,6 @@ def executorch(scratch: Path) -> Path:
 
 
 setup(
-    ext_modules=[Extension("t5g2.runtime.libt5g2_ops", sources=[])],
-    cmdclass={"build_ext": CMakeLibrary},
+    ext_modules=[Extension(f"t5g2.runtime.{name}", sources=[]) for name in ("libt5g2_ops", "libt5g2", "t5g2-run")],
+    cmdclass={"build_ext": CMakeBuild},
 )

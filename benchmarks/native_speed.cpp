@@ -18,16 +18,13 @@
 #include <thread>
 #include <vector>
 
-#include <executorch/extension/module/module.h>
 #include <executorch/extension/tensor/tensor.h>
-#include <executorch/runtime/platform/platform.h>
 
-#include "runtime/engine/planned_memory.h"
-#include "thread_pool.h"
+#include "runtime/engine/pages.h"
+#include "runtime/engine/program.h"
 
 using executorch::aten::ScalarType;
 using executorch::extension::from_blob;
-using executorch::extension::Module;
 using Clock = std::chrono::steady_clock;
 
 namespace {
@@ -53,19 +50,21 @@ void print_list(const char* name, const std::vector<double>& values) {
   std::printf("]");
 }
 
-// Bytes a second that `threads` threads read together from memory that no cache holds.
+// Bytes a second that `threads` threads read together from memory that no cache holds, in huge pages where there are any.
 double read_bandwidth(int64_t threads) {
   constexpr size_t kBytes = size_t(256) << 20, kWords = kBytes / 8;
-  std::vector<std::vector<uint64_t>> memory(threads, std::vector<uint64_t>(kWords, 1));
+  std::vector<t5g2::Pages> memory;
+  for (int64_t i = 0; i < threads; ++i) std::memset(memory.emplace_back(kBytes, true).data(), 1, kBytes);
   std::vector<double> runs;
   for (int run = 0; run < 7; ++run) {
     const auto start = Clock::now();
     std::vector<std::thread> readers;
-    for (auto& words : memory) {
-      readers.emplace_back([&words] {
+    for (const t5g2::Pages& pages : memory) {
+      readers.emplace_back([&pages] {
+        const auto* words = reinterpret_cast<const uint64_t*>(pages.data());
         uint64_t sums[8] = {};
         for (size_t i = 0; i < kWords; i += 8) {
-          __builtin_prefetch(words.data() + i + 256);
+          __builtin_prefetch(words + i + 256);
           for (size_t j = 0; j < 8; ++j) sums[j] += words[i + j];
         }
         volatile uint64_t total = 0;
@@ -78,21 +77,7 @@ double read_bandwidth(int64_t threads) {
   return median(runs);
 }
 
-void check(executorch::runtime::Error error, const char* what) {
-  if (error == executorch::runtime::Error::Ok) return;
-  std::fprintf(stderr, "native_speed: %s failed (error 0x%x)\n", what, unsigned(error));
-  std::exit(1);
-}
-
-// ExecuTorch logs failed look-ups of the CPU's model at every start; only errors are passed on.
-void log_errors(et_timestamp_t, et_pal_log_level_t level, const char* file, const char*, size_t line, const char* message,
-                size_t) {
-  if (level == kError || level == kFatal) std::fprintf(stderr, "%s:%zu %s\n", file, line, message);
-}
-
-}  // namespace
-
-int main(int argc, char** argv) {
+int measure(int argc, char** argv) {
   std::map<std::string, int64_t> options = {{"cache", 0},  {"vocab", 0},  {"hidden", 0}, {"float", 0}, {"source", 512},
                                             {"depth", 256}, {"threads", 1}, {"repeat", 5}, {"steps", 32}};
   for (int i = 2; i + 1 < argc; i += 2) {
@@ -107,16 +92,11 @@ int main(int argc, char** argv) {
     std::fprintf(stderr, "usage: native_speed TEXT_PTE --cache ELEMENTS --vocab N … (see native_speed.cpp)\n");
     return 2;
   }
-  executorch::runtime::register_pal(executorch::runtime::PalImpl::create(log_errors, __FILE__));
-  set_threads(size_t(options["threads"]));
+  t5g2::set_threads(int32_t(options["threads"]));
   const int64_t source = options["source"];
 
   const auto load_start = Clock::now();
-  Module module(argv[1], Module::LoadMode::Mmap);
-  check(module.load(), "loading the file");
-  t5g2::PlannedMemory encoder_memory(*module.method_meta("encoder")), step_memory(*module.method_meta("decoder_step"));
-  check(module.load_method("encoder", encoder_memory.allocator()), "loading the encoder");
-  check(module.load_method("decoder_step", step_memory.allocator()), "loading the decoder step");
+  t5g2::Program program(argv[1], {"encoder", "decoder_step"});
   const double load_s = since(load_start);
 
   std::vector<int64_t> ids(source);
@@ -131,23 +111,20 @@ int main(int argc, char** argv) {
   std::vector<double> encode;
   for (int64_t i = 0; i <= options["repeat"]; ++i) {
     const auto start = Clock::now();
-    check(module.execute("encoder", encoder_inputs).error(), "the encoder");
+    program.run("encoder", encoder_inputs);
     if (i) encode.push_back(double(source) / since(start));  // the first warms up
   }
-  auto cross_result = module.execute("encoder", encoder_inputs);
-  check(cross_result.error(), "the encoder");
-  const auto& cross = cross_result->back();
+  const auto cross = program.run("encoder", encoder_inputs).front();
 
   const size_t size = options["float"] ? 4 : 2;
-  std::vector<uint8_t> cache(options["cache"] * size);
+  t5g2::Pages cache(options["cache"] * size);
   auto cache_tensor = from_blob(cache.data(), {int(options["cache"])}, options["float"] ? ScalarType::Float : ScalarType::Half);
   int64_t id = 2, position = 0;
   auto id_tensor = from_blob(&id, {1}, ScalarType::Long);
   auto position_tensor = from_blob(&position, {1}, ScalarType::Long);
   const auto step = [&] {
-    auto result = module.execute("decoder_step", {*id_tensor, *position_tensor, *cache_tensor, cross});
-    check(result.error(), "the decoder step");
-    const float* logits = result->back().toTensor().const_data_ptr<float>();
+    const auto result = program.run("decoder_step", {*id_tensor, *position_tensor, *cache_tensor, cross});
+    const float* logits = result.back().toTensor().const_data_ptr<float>();
     id = std::max_element(logits, logits + options["vocab"]) - logits;
     ++position;
   };
@@ -169,4 +146,16 @@ int main(int argc, char** argv) {
   print_list("encode_runs", encode);
   print_list("decode_runs", decode);
   std::printf("}\n");
+  return 0;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  try {
+    return measure(argc, argv);
+  } catch (const std::exception& error) {
+    std::fprintf(stderr, "native_speed: %s\n", error.what());
+    return 1;
+  }
 }

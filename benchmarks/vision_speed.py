@@ -19,7 +19,7 @@ def ours(bundle: Path, threads: int):
     """The call to time, and the bytes of the weights."""
     import torch
 
-    from t5g2.runtime.model import load
+    from t5g2.runtime.reference import load
 
     model = load(bundle, threads=threads)
     side = model.bundle.manifest["image"]["side"]

@@ -12,10 +12,20 @@ from pathlib import Path
 from t5g2.export.native import programs as native
 from t5g2.export.processor import image_settings, stop_ids
 from t5g2.export.shared import cache_slots, vision_scheme
+from t5g2.export.tokenizer_check import check_tokenizer
+from t5g2.export.tokenizer_file import write_tokenizer
 from t5g2.export.xnnpack import programs as xnnpack
 from t5g2.quant import packed
 from t5g2.quant.schemes import QuantScheme
-from t5g2.runtime.bundle import TEXT_PROGRAM, TOKENIZER, VISION_PROGRAM, Limits, new_folder, write_manifest
+from t5g2.runtime.bundle import (
+    ENGINE_TOKENIZER,
+    TEXT_PROGRAM,
+    TOKENIZER,
+    VISION_PROGRAM,
+    Limits,
+    new_folder,
+    write_manifest,
+)
 from t5g2.runtime.errors import T5g2Error
 from t5g2.runtime.tokenizer import Tokenizer
 
@@ -52,6 +62,7 @@ def export_bundle(
         manifest = _describe(checkpoint, scheme, name, source, backend, limits, with_vision)
         if checkpoint.tokenizer:
             shutil.copyfile(checkpoint.tokenizer, folder / TOKENIZER)
+            write_tokenizer(checkpoint.tokenizer, folder / ENGINE_TOKENIZER)
         planned = programs.write_text(checkpoint, folder / TEXT_PROGRAM, scheme, limits, with_vision, on_stage)
         if with_vision:
             planned |= programs.write_vision(checkpoint, folder / VISION_PROGRAM, vision_scheme(scheme), on_stage)
@@ -59,6 +70,9 @@ def export_bundle(
         on_stage("hashing files")
         manifest["provenance"]["sha256"] = checkpoint.sha256()
         manifest = write_manifest(folder, manifest)
+        if checkpoint.tokenizer:
+            on_stage("comparing the engine's tokenizer with the checkpoint's")
+            check_tokenizer(folder, checkpoint.tokenizer, manifest["tokens"])
     return manifest
 
 
@@ -78,8 +92,7 @@ def _describe(checkpoint, scheme, name, source, backend, limits, with_vision) ->
         "tokens_per_image": config.mm_tokens_per_image,
     }
     if checkpoint.tokenizer:
-        roles = {f"{role}_id": tokens[role] for role in ("bos", "pad", "boi", "eoi", "image")}
-        Tokenizer.from_file(checkpoint.tokenizer, eos_id=stops[0], **roles)  # fits the config, or says why not
+        Tokenizer.for_manifest(checkpoint.tokenizer, tokens)  # fits the config, or says why not
     elif checkpoint.path is not None:
         raise T5g2Error(f"{checkpoint.path}: tokenizer.json is missing; it is saved and published beside the weights")
     cache_dtype = BACKENDS[backend].cache_dtype(scheme)

@@ -33,7 +33,7 @@ def trace(module: nn.Module, inputs: tuple, shapes) -> ExportedProgram:
 
 
 def trace_encoder(encoder: nn.Module, config, limits: Limits, with_images: bool) -> ExportedProgram:
-    """ids [S] (and image features [S, hidden]) -> cross K/V; S from 1 to `limits.max_source`."""
+    """ids [S] (and image features [S, hidden]) -> cross K/V and encoder states; S from 1 to `limits.max_source`."""
     source = Dim("source", min=1, max=limits.max_source)
     example = min(limits.max_source, 7)
     inputs = [torch.zeros(example, dtype=torch.int64)]

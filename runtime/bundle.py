@@ -18,13 +18,15 @@ from pathlib import Path
 from t5g2.runtime.errors import T5g2Error, UsageError
 
 FORMAT = "t5g2-bundle"
-FORMAT_VERSION = 2  # 2: the native backend
+FORMAT_VERSION = 3  # 3: encoder states, tokenizer.bin, a manifest hash over the file's bytes
 MANIFEST = "manifest.json"
 TEXT_PROGRAM = "text.pte"
 VISION_PROGRAM = "vision.pte"
 TOKENIZER = "tokenizer.json"
+ENGINE_TOKENIZER = "tokenizer.bin"  # the same tokenizer, as the C++ engine reads it
 
 _EXPORT_AGAIN = "export the bundle again"
+_NO_HASH = "0" * 64
 
 
 @dataclass(frozen=True)
@@ -87,18 +89,18 @@ def open_bundle(path: str | os.PathLike) -> Bundle:
     if not manifest_path.is_file():
         raise T5g2Error(f"{path}: not a bundle (no {MANIFEST}); give a folder made by t5g2-export")
     try:
-        manifest = json.loads(manifest_path.read_bytes())
+        content = manifest_path.read_bytes()
+        manifest = json.loads(content)
         if manifest["format"] != FORMAT:
             raise KeyError("format")
         version = manifest["format_version"]
         files = {name: (entry["size"], entry["sha256"]) for name, entry in manifest["files"].items()}
     except (ValueError, KeyError, TypeError, AttributeError):
         raise T5g2Error(f"{manifest_path}: not a bundle manifest, or a damaged one; {_EXPORT_AGAIN}") from None
-    if not isinstance(version, int) or version > FORMAT_VERSION:
-        raise T5g2Error(
-            f"{path}: bundle format {version}, and this t5g2 reads up to {FORMAT_VERSION}; upgrade t5g2 or {_EXPORT_AGAIN}"
-        )
-    if manifest.get("manifest_sha256") != manifest_hash(manifest):
+    if version != FORMAT_VERSION:
+        remedy = f"upgrade t5g2 or {_EXPORT_AGAIN}" if _newer(version) else _EXPORT_AGAIN
+        raise T5g2Error(f"{path}: bundle format {version}, and this t5g2 reads {FORMAT_VERSION}; {remedy}")
+    if not _sealed(content, manifest.get("manifest_sha256")):
         raise T5g2Error(f"{manifest_path}: its content does not match its own hash; it was altered, {_EXPORT_AGAIN}")
     for name, (size, sha256) in files.items():
         file = path / name
@@ -117,10 +119,10 @@ def file_hash(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def manifest_hash(manifest: dict) -> str:
-    """The sha256 of a manifest's canonical JSON without its own hash."""
-    rest = {key: value for key, value in manifest.items() if key != "manifest_sha256"}
-    return hashlib.sha256(json.dumps(rest, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+def manifest_text(manifest: dict) -> str:
+    """A manifest as its file holds it. manifest_sha256 is the hash of the whole text with 64 zeros in the hash's place."""
+    text = json.dumps(manifest | {"manifest_sha256": _NO_HASH}, indent=2) + "\n"
+    return text.replace(_NO_HASH, hashlib.sha256(text.encode()).hexdigest())
 
 
 def write_manifest(folder: Path, manifest: dict) -> dict:
@@ -131,9 +133,30 @@ def write_manifest(folder: Path, manifest: dict) -> dict:
         if file.name != MANIFEST
     }
     manifest = {"format": FORMAT, "format_version": FORMAT_VERSION} | manifest | {"files": files}
-    manifest["manifest_sha256"] = manifest_hash(manifest)
-    (folder / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
-    return manifest
+    text = manifest_text(manifest)
+    (folder / MANIFEST).write_text(text, encoding="utf-8")
+    for file in folder.iterdir():
+        _settle(file)
+    return json.loads(text)
+
+
+def _settle(file: Path) -> None:
+    """Puts a file on disk, and out of the page cache: the engine reads it in again by huge pages, where the system has them."""
+    with open(file, "rb") as opened:
+        os.fsync(opened.fileno())
+        if hasattr(os, "posix_fadvise"):
+            os.posix_fadvise(opened.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+def _newer(version) -> bool:
+    return not isinstance(version, int) or version > FORMAT_VERSION
+
+
+def _sealed(content: bytes, sha256) -> bool:
+    """Whether the manifest's own hash is that of its bytes."""
+    if not isinstance(sha256, str) or len(sha256) != len(_NO_HASH):
+        return False
+    return hashlib.sha256(content.replace(sha256.encode(), _NO_HASH.encode())).hexdigest() == sha256
 
 
 @contextmanager

@@ -1,7 +1,7 @@
 """The encoder and the decoder step of a bundle, by backend: how each keeps its cross K/V and its self cache.
 
-Both have `encode(ids, features) -> cross`, `new_cache() -> cache` and `step(cross, cache, ids, position) -> logits`; what a
-cross and a cache are is theirs.
+Both have `encode(ids, features) -> cross, states`, `new_cache() -> cache` and
+`step(cross, cache, ids, position) -> logits`; what a cross and a cache are is theirs.
 """
 
 from __future__ import annotations
@@ -26,11 +26,12 @@ class NativeText:
         self._dtype = getattr(torch, manifest["quantization"]["kv_cache"])
         self._cache_elements = manifest["memory"]["self_cache_bytes"] // self._dtype.itemsize
 
-    def encode(self, ids: torch.Tensor, features: torch.Tensor | None) -> torch.Tensor:
-        """ids: int64 [S]; features: float32 [S, hidden], or None for a bundle without vision."""
+    def encode(self, ids: torch.Tensor, features: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
+        """ids: int64 [S]; features: float32 [S, hidden], or None for a bundle without vision. Returns the cross K/V and the
+        encoder states, float32 [S, hidden]."""
         inputs = (ids,) if features is None else (ids, features)
-        (cross,) = self._program.method("encoder")(*inputs)
-        return cross.clone()
+        cross, states = self._program.method("encoder")(*inputs)
+        return cross.clone(), states.clone()
 
     def new_cache(self) -> torch.Tensor:
         return torch.zeros(self._cache_elements, dtype=self._dtype)
@@ -55,11 +56,11 @@ class StockText:
         self._slots: list[int] = bundle.manifest["cache_slots"]
         self._decoder = bundle.manifest["model"]["config"]["decoder"]
 
-    def encode(self, ids: torch.Tensor, features: torch.Tensor | None) -> _Cross:
+    def encode(self, ids: torch.Tensor, features: torch.Tensor | None) -> tuple[_Cross, torch.Tensor]:
         inputs = (ids,) if features is None else (ids, features)
         outputs = [t.clone() for t in self._program.method("encoder")(*inputs)]
         layers = len(self._slots)
-        return _Cross(outputs[:layers], outputs[layers:])
+        return _Cross(outputs[:layers], outputs[layers:-1]), outputs[-1]
 
     def new_cache(self) -> SelfCache:
         return SelfCache(self._slots, self._decoder["num_kv_heads"], self._decoder["head_dim"])

@@ -89,6 +89,12 @@ class Tokenizer:
             raise T5g2Error(f"{path}: not a valid tokenizer.json ({why}); {remedy}") from error
         return cls(backend, name=str(path), **special)
 
+    @classmethod
+    def for_manifest(cls, path: str | PathLike, tokens: dict) -> "Tokenizer":
+        """Load a tokenizer.json for the `tokens` of a bundle's manifest. Raises as `from_file`."""
+        roles = {f"{role}_id": tokens[role] for role in ("bos", "pad", "boi", "eoi", "image")}
+        return cls.from_file(path, eos_id=tokens["eos"][0], mm_tokens_per_image=tokens["tokens_per_image"], **roles)
+
     def encode_source(self, text: str, image_count: int = 0, *, add_bos: bool = True) -> list[int]:
         """Ids of an encoder input: BOS + ids, no EOS, every image marker expanded to its block of soft tokens.
 

@@ -6,16 +6,20 @@
 """
 
 from importlib.metadata import version
+from typing import TYPE_CHECKING
 
 from t5g2.runtime.errors import T5g2Error, UsageError
 
+if TYPE_CHECKING:
+    from t5g2.runtime.model import Model, Options, Result, Score, Session, Stream, Token, load
+
 __version__ = version("t5g2")
-__all__ = ["Model", "Result", "T5g2Error", "Token", "UsageError", "load"]
+__all__ = ["Model", "Options", "Result", "Score", "Session", "Stream", "T5g2Error", "Token", "UsageError", "load"]
 
 
 def __getattr__(name: str):
-    # ExecuTorch and torch take seconds to import; `import t5g2` alone, and the errors, should not.
-    if name in ("Model", "Result", "Token", "load"):
+    # numpy and Pillow take time to import; `import t5g2` alone, and the errors, should not.
+    if name in __all__:
         from t5g2.runtime import model
 
         return getattr(model, name)

@@ -6,6 +6,7 @@ import pytest
 from exported import TINY_LIMITS, export, export_nano, save_tiny
 
 import t5g2
+from t5g2.runtime.reference import load as load_oracle
 
 # Three layers of both kinds in the encoder and four in the decoder, so that mixing up the stacks cannot go unnoticed.
 ENCODER_LAYERS = ["sliding_attention", "full_attention", "sliding_attention"]
@@ -15,7 +16,7 @@ DECODER_LAYERS = ["sliding_attention", "full_attention", "sliding_attention", "s
 @pytest.fixture(scope="session")
 def tiny_bundle(tmp_path_factory):
     """`tiny_bundle(kv_heads, backend)`: a tiny random model beside its float32 bundle: `.reference` (transformers),
-    `.checkpoint` and `.bundle` (folders), `.model` (ours)."""
+    `.checkpoint` and `.bundle` (folders), `.model` (the engine), `.oracle` (the reference runner)."""
     made = {}
 
     def bundle(kv_heads: int, backend: str = "native"):
@@ -37,7 +38,11 @@ def _make_tiny(folder, kv_heads: int, backend: str):
     )
     bundle = export(folder / "checkpoint", folder / "bundle", "none", TINY_LIMITS, backend)
     return SimpleNamespace(
-        reference=reference, checkpoint=folder / "checkpoint", bundle=bundle, model=t5g2.load(bundle, threads=2)
+        reference=reference,
+        checkpoint=folder / "checkpoint",
+        bundle=bundle,
+        model=t5g2.load(bundle, threads=2),
+        oracle=load_oracle(bundle, threads=2),
     )
 
 

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import tokenizers
 from tiny import BOI, EOI, IMAGE, tiny_model
+from tokenizers import AddedToken, decoders, models, normalizers
 
 from t5g2.export.checkpoint import Checkpoint
 from t5g2.export.export_bundle import export_bundle
@@ -21,9 +22,13 @@ def save_tiny(folder: Path, **overrides):
     names = {0: "<pad>", 1: "<eos>", 2: "<bos>", 3: "<unk>", BOI: "<start_of_image>", EOI: "<end_of_image>"}
     names |= {IMAGE: "<image_soft_token>", 299: "<unused0>"}
     vocab = {names.get(i, f"w{i}"): i for i in range(model.config.decoder.vocab_size)}
-    tokenizer = tokenizers.Tokenizer(tokenizers.models.WordLevel(vocab, unk_token="<unk>"))
-    tokenizer.add_special_tokens(list(names.values()))
-    tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.WhitespaceSplit()
+    # Of Gemma's kind, without a merge: each name is an added token, and takes the spaces around it.
+    tokenizer = tokenizers.Tokenizer(models.BPE(vocab, [], unk_token="<unk>", fuse_unk=True, byte_fallback=True))
+    tokenizer.normalizer = normalizers.Replace(" ", "▁")
+    tokenizer.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()])
+    added = [AddedToken(name, lstrip=True, rstrip=True, normalized=False) for name in vocab]
+    tokenizer.add_special_tokens([token for token in added if token.content in names.values()])
+    tokenizer.add_tokens([token for token in added if token.content not in names.values()])
     tokenizer.save(str(folder / "tokenizer.json"))
     return model
 

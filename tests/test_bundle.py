@@ -5,7 +5,7 @@ import os
 
 import pytest
 
-from t5g2.runtime.bundle import Limits, manifest_hash, new_folder, open_bundle, write_manifest
+from t5g2.runtime.bundle import Limits, manifest_text, new_folder, open_bundle, write_manifest
 from t5g2.runtime.errors import T5g2Error, UsageError
 
 FILES = {"text.pte": b"text program", "vision.pte": b"vision program", "tokenizer.json": b"{}"}
@@ -29,8 +29,7 @@ def edit_manifest(bundle, **changes):
     """Changes the manifest and keeps its own hash right."""
     path = bundle / "manifest.json"
     manifest = json.loads(path.read_text()) | changes
-    manifest["manifest_sha256"] = manifest_hash(manifest)
-    path.write_text(json.dumps(manifest))
+    path.write_text(manifest_text(manifest))
 
 
 def test_opens(bundle):
@@ -102,8 +101,14 @@ def test_a_missing_file(bundle, name):
 
 
 def test_a_newer_format(bundle):
-    edit_manifest(bundle, format_version=3)
-    with pytest.raises(T5g2Error, match="bundle format 3, and this t5g2 reads up to 2; upgrade t5g2 or export"):
+    edit_manifest(bundle, format_version=4)
+    with pytest.raises(T5g2Error, match="bundle format 4, and this t5g2 reads 3; upgrade t5g2 or export"):
+        open_bundle(bundle)
+
+
+def test_an_older_format(bundle):
+    edit_manifest(bundle, format_version=2)
+    with pytest.raises(T5g2Error, match="bundle format 2, and this t5g2 reads 3; export the bundle again"):
         open_bundle(bundle)
 
 

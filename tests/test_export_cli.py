@@ -8,12 +8,12 @@ import pytest
 from commands import error_line, fail, run_process, succeed
 from exported import save_tiny
 
-from t5g2.export import config, hub
+from t5g2.export import config, export_bundle, hub
 from t5g2.export.checkpoint import Checkpoint
 from t5g2.export.cli import main
 from t5g2.export.export_bundle import BACKENDS
 from t5g2.runtime.bundle import open_bundle, write_manifest
-from t5g2.runtime.model import load
+from t5g2.runtime.reference import load
 
 
 @pytest.fixture(scope="module")
@@ -45,6 +45,7 @@ def no_lowering(monkeypatch):
         for name in ("trace_encoder", "trace_decoder_step", "trace_vision"):
             monkeypatch.setattr(backend, name, lambda *_: None)
         monkeypatch.setattr(backend, "lower", fake_lower)
+    monkeypatch.setattr(export_bundle, "check_tokenizer", lambda *_: None)  # it would load the programs
 
 
 def left_behind(output):
@@ -63,7 +64,7 @@ def test_writes_a_bundle(checkpoint, output, capsys):
         assert word in err
     manifest = open_bundle(output).manifest
     assert left_behind(output) == [output]
-    assert sorted(manifest["files"]) == ["text.pte", "tokenizer.json", "vision.pte"]
+    assert sorted(manifest["files"]) == ["text.pte", "tokenizer.bin", "tokenizer.json", "vision.pte"]
     assert (output / "tokenizer.json").read_bytes() == (checkpoint / "tokenizer.json").read_bytes()
     assert manifest["model"]["name"] == "my-model" and manifest["backend"] == "native"
     assert config.ModelConfig.from_dict(manifest["model"]["config"]) == Checkpoint.open(checkpoint).config
@@ -90,7 +91,7 @@ def test_writes_a_bundle(checkpoint, output, capsys):
 def test_no_vision(checkpoint, output, capsys):
     succeed(capsys, main, "--checkpoint", checkpoint, "--no-vision", "-o", output)
     manifest = open_bundle(output).manifest
-    assert sorted(manifest["files"]) == ["text.pte", "tokenizer.json"]
+    assert sorted(manifest["files"]) == ["text.pte", "tokenizer.bin", "tokenizer.json"]
     assert manifest["image"] is None and manifest["quantization"]["vision"] is None
     assert manifest["programs"] == {"text.pte": ["encoder", "decoder_step"]}
 
@@ -126,7 +127,7 @@ def test_random_weights(output, capsys, monkeypatch, saved):
     assert sorted(manifest["files"]) == ["text.pte", "vision.pte"]
     assert manifest["model"]["name"] == "270m-random"
     assert manifest["provenance"]["random_weights"] == 3 and manifest["provenance"]["size"] == "270m"
-    monkeypatch.setattr("t5g2.runtime.model.Program", lambda *_: None)
+    monkeypatch.setattr("t5g2.runtime.reference.Program", lambda *_: None)
     monkeypatch.setattr("t5g2.runtime.text_programs.Program", lambda *_, **__: None)
     assert load(output).tokenizer is None
 

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from tokenizers import Tokenizer
 from transformers import T5Gemma2ForConditionalGeneration
 
 import t5g2
@@ -35,7 +36,7 @@ def reference_targets(reference, tokenizer, examples) -> list[list[int]]:
 
 @pytest.mark.parametrize("task", TASKS)
 def test_greedy_tokens_equal_transformers(task, reference, full_precision):
-    tokenizer = full_precision.tokenizer._backend
+    tokenizer = Tokenizer.from_file(str(CHECKPOINT_DIR / "tokenizer.json"))
     examples = list(held_out(task, PER_TASK, seed=11))
     expected = reference_targets(reference, tokenizer, examples)
     found = [

@@ -57,11 +57,13 @@ def program(tmp_path_factory):
     """`program(name, case, *example)`: the case as a running program, its first dimension dynamic."""
     made = {}
 
-    def build(name, case, *example):
+    def build(name, case, *example, fixed=()):
+        """fixed: which of the inputs have one shape; the others have any number of rows."""
         if name not in made:
             path = tmp_path_factory.mktemp("op") / "op.pte"
             rows = Dim("rows", min=1, max=100)
-            lower({"forward": trace(case, example, (tuple({0: rows} for _ in example),))}, path)
+            shapes = tuple(None if i in fixed else {0: rows} for i in range(len(example)))
+            lower({"forward": trace(case, example, (shapes,))}, path)
             made[name] = case, Program(path, native=True)
         case, running = made[name]
         return case, lambda *inputs: [t.clone() for t in running.method("forward")(*inputs)]
@@ -141,6 +143,31 @@ def test_ids_outside_the_table_are_an_error(program, isa):
     for wrong in (48, -1, 2**40):
         with pytest.raises(T5g2Error):
             run(torch.tensor([1, wrong]), random(2, 100))
+
+
+def test_rotary(program):
+    frequency = 1 / 10_000 ** (torch.arange(0, 1, 1 / 16))
+    case = Case(lambda s, x, p: OPS.rotary(x, p, s.f), f=frequency)
+    case, run = program("rotary", case, random(5, 8), torch.tensor([3]), fixed=[1])
+    for rows, position in [(1, 0), (1, 511), (5, 100), (5, 30_000)]:
+        x, first = random(rows, 8), torch.tensor([position])
+        for found, expected in zip(run(x, first), case(x, first), strict=True):
+            assert found.shape == (rows, 16) and (found - expected).abs().max() < 1e-6
+    case, run = program("rotary from 0", Case(lambda s, x: OPS.rotary(x, None, s.f), f=frequency), random(5, 8))
+    for found, expected in zip(run(random(3, 8)), OPS.rotary(random(3, 8), torch.tensor([0]), frequency), strict=True):
+        assert (found - expected).abs().max() < 1e-6
+
+
+def test_patches_and_pooling(program):
+    pixels = random(1, 3, 12, 12)
+    case, run = program("patches", Case(lambda s, x: OPS.patches(x, 4)), pixels, fixed=[0])
+    (found,) = run(pixels)
+    assert torch.equal(found, case(pixels)) and found.shape == (9, 48)
+    grid = random(36, 20)
+    case, run = program("average pool", Case(lambda s, x: OPS.average_pool(x, 6, 3)), grid, fixed=[0])
+    (found,) = run(grid)
+    assert found.shape == (4, 20) and worst(found, case(grid)) < FLOAT
+    assert worst(found[1], grid.view(6, 6, 20)[:3, 3:].mean((0, 1))) < FLOAT
 
 
 def test_norms(program, isa):

@@ -68,9 +68,17 @@ def test_one_row_at_a_time_equals_blocks(tiny):
     """Generation feeds one row a step, `logits` blocks of max_rows: the cache must make them the same."""
     source, target = random_ids(50, seed=9).tolist(), random_ids(TARGET_LENGTH, seed=10).tolist()
     blocks = tiny.model.logits(source, target)
-    encoded, cache = tiny.model.encode(source), tiny.model._new_cache()
-    rows = [tiny.model._decoder_step(encoded, cache, [token], at)[0] for at, token in enumerate(target)]
+    encoded, cache = tiny.oracle.encode(source), tiny.oracle._new_cache()
+    rows = [tiny.oracle._decoder_step(encoded, cache, [token], at)[0] for at, token in enumerate(target)]
     np.testing.assert_allclose(np.stack(rows), blocks, atol=1e-5 * np.abs(blocks).max())
+
+
+def test_encoder_states(tiny):
+    source = random_ids(100, seed=11)
+    with torch.no_grad():
+        expected = tiny.reference.get_encoder()(input_ids=source[None]).last_hidden_state[0].numpy()
+    found = tiny.model.session(source.tolist()).states()
+    assert np.abs(found - expected).max() / np.abs(expected).max() < TOLERANCE
 
 
 def test_the_comparison_sees_small_changes(tiny):

@@ -54,7 +54,7 @@ def eager_logits(folder, quant: str, backend: str) -> np.ndarray:
     features[SOURCE == config.image_token_id] = torch.cat([vision(image[None]) for image in PIXELS])
     if backend == "native":
         encoder, decoder = native.text_modules(checkpoint, scheme, TINY_LIMITS, with_images=True)
-        cross = encoder(SOURCE, features)
+        cross, _ = encoder(SOURCE, features)
         cache = torch.zeros(decoder.cache_elements, dtype=cross.dtype)
         blocks = range(0, len(TARGET), TINY_LIMITS.max_rows)  # the ring holds no more than a block beside the window
         return torch.cat(
@@ -64,7 +64,8 @@ def eager_logits(folder, quant: str, backend: str) -> np.ndarray:
     heads, head_dim = config.decoder.num_kv_heads, config.decoder.head_dim
     keys = [torch.zeros(heads, head_dim, n) for n in slots]
     values = [torch.zeros(heads, n, head_dim) for n in slots]
-    return decoder(TARGET, torch.tensor([0]), keys, values, *encoder(SOURCE, features))[0].numpy()
+    cross_keys, cross_values, _ = encoder(SOURCE, features)
+    return decoder(TARGET, torch.tensor([0]), keys, values, cross_keys, cross_values)[0].numpy()
 
 
 @pytest.mark.parametrize("backend", ["native", "xnnpack"])

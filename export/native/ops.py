@@ -20,6 +20,7 @@ import math
 import torch
 from torch.library import Library, impl, register_fake
 
+from t5g2.export.shared import patches_of
 from t5g2.quant.packed import PackedMatrix, PackedShape, unpack
 
 _MAX_ACTIVATION = 127.0
@@ -37,6 +38,9 @@ _SCHEMAS = {
     "rms_norm": "(Tensor x, Tensor weight, float eps) -> Tensor",
     "add_rms_norm": "(Tensor residual, Tensor x, Tensor post_weight, Tensor weight, float eps) -> (Tensor, Tensor)",
     "add_layer_norm": "(Tensor residual, Tensor x, Tensor weight, Tensor bias, float eps) -> (Tensor, Tensor)",
+    "rotary": "(Tensor x, Tensor? position, Tensor inverse_frequency) -> (Tensor, Tensor)",
+    "patches": "(Tensor pixels, int patch) -> Tensor",
+    "average_pool": "(Tensor x, int side, int pool) -> Tensor",
     "attention": "(Tensor qkv, Tensor? cos, Tensor? sin, Tensor? q_norm, Tensor? k_norm, int num_heads, int num_kv_heads, "
     "int window, float scale, float eps, bool exact) -> Tensor",
     "cross_kv": "(Tensor x, Tensor[] weights, Tensor[] k_norms, int num_heads, int num_kv_heads, int bits, int group_size, "
@@ -153,6 +157,23 @@ def _add_layer_norm(residual, x, weight, bias, eps):
     return total, torch.nn.functional.layer_norm(total, total.shape[-1:], weight, bias, eps)
 
 
+def _rotary(x, position, inverse_frequency):
+    """cos and sin of each row's position * inverse frequency, [rows, d / 2]; x: [rows, any], position: of its first row."""
+    first = 0 if position is None else int(position)
+    angles = torch.arange(first, first + x.shape[0]).float().unsqueeze(-1) * inverse_frequency
+    return torch.cos(angles), torch.sin(angles)
+
+
+def _average_pool(x, side, pool):
+    """Averages pool x pool squares of a row-major grid: [side * side, hidden] -> [(side / pool) ** 2, hidden]."""
+    tokens = side // pool
+    return x.view(tokens, pool, tokens, pool, -1).mean((1, 3)).view(tokens * tokens, -1)
+
+
+def _patches(pixels, patch):
+    return patches_of(pixels, pixels.shape[-1] // patch, patch)
+
+
 def _rotate(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
     """x: [rows, heads, d]; cos, sin: [rows, d / 2]."""
     first, second = x.chunk(2, dim=-1)
@@ -256,12 +277,20 @@ def _fake_pair(residual, *_):
     return torch.empty_like(residual), torch.empty_like(residual)
 
 
+def _fake_rotary(x, position, inverse_frequency):
+    half = inverse_frequency.shape[0]
+    return _like_rows(x, half), _like_rows(x, half)
+
+
 _define("embedding", _embedding, lambda ids, table, eoi, *_: eoi.new_empty(ids.shape[0], eoi.shape[0]))
 _define("linear", _linear, lambda x, weight, bias, rows, *_: _like_rows(x, rows))
 _define("geglu", _geglu, lambda x, weight, rows, *_: _like_rows(x, rows))
 _define("rms_norm", _rms_norm, lambda x, *_: torch.empty_like(x))
 _define("add_rms_norm", _add_rms_norm, _fake_pair)
 _define("add_layer_norm", _add_layer_norm, _fake_pair)
+_define("rotary", _rotary, _fake_rotary)
+_define("patches", _patches, lambda pixels, patch: _patches(pixels, patch))
+_define("average_pool", _average_pool, lambda x, side, pool: x.new_empty((side // pool) ** 2, x.shape[1]))
 _define("attention", _attention, _fake_attention)
 _define("cross_kv", _cross_kv, _fake_cross_kv)
 _define("merged_attention", _merged_attention, _fake_merged_attention)

@@ -52,9 +52,10 @@ class _Stack(nn.Module):
         self.register_buffer("norm", norm_weight(weights, "norm"))
         self.eps = text.rms_norm_eps
 
-    def run(self, x: torch.Tensor, positions: torch.Tensor, *state) -> torch.Tensor:
-        """x: embedded ids [rows, hidden] -> the stack's normed output [rows, hidden]."""
-        rotary = {kind: table(positions) for kind, table in self.rotary.items()}
+    def run(self, x: torch.Tensor, position: torch.Tensor | None, *state) -> torch.Tensor:
+        """x: embedded ids [rows, hidden], the first of them at `position` (int64 [1]; None: 0) -> the stack's normed output
+        [rows, hidden]."""
+        rotary = {kind: _ops.rotary(x, position, table.inverse_frequency) for kind, table in self.rotary.items()}
         normed = _ops.rms_norm(x, self.layers[0].pre_self_attn_layernorm, self.eps)
         following = [layer.pre_self_attn_layernorm for layer in self.layers[1:]] + [self.norm]
         for layer, next_norm in zip(self.layers, following):
@@ -73,15 +74,16 @@ class Encoder(_Stack):
         self.decoder_layers = nn.ModuleList(decoder.layers)
         self.half = not exact
 
-    def forward(self, ids: torch.Tensor, image_features: torch.Tensor | None = None) -> torch.Tensor:
+    def forward(self, ids: torch.Tensor, image_features: torch.Tensor | None = None) -> tuple[torch.Tensor, torch.Tensor]:
         """ids: int64 [S]. image_features: float32 [S, hidden], read only at rows whose id is the image token.
 
-        Returns cross K/V of all decoder layers, [layers, 2, kv heads, S, head_dim], float16 (float32 where exact).
+        Returns cross K/V of all decoder layers, [layers, 2, kv heads, S, head_dim], float16 (float32 where exact), and the
+        encoder states, float32 [S, hidden].
         """
-        x = self.run(self.embedding(ids, image_features), torch.arange(ids.shape[0]))
+        states = self.run(self.embedding(ids, image_features), None)
         layers = self.decoder_layers
-        return _ops.cross_kv(
-            x,
+        cross = _ops.cross_kv(
+            states,
             [layer.qkv_proj.weight for layer in layers],
             [layer.k_norm for layer in layers],
             *layers[0].heads,
@@ -89,6 +91,7 @@ class Encoder(_Stack):
             layers[0].eps,
             self.half,
         )
+        return cross, states
 
 
 class DecoderStep(_Stack):
@@ -110,5 +113,4 @@ class DecoderStep(_Stack):
     def forward(self, ids: torch.Tensor, position: torch.Tensor, cache: torch.Tensor, cross: torch.Tensor) -> torch.Tensor:
         """ids: int64 [M]; position: int64 [1], the target position of ids[0]; cache: float16 or float32 [cache_elements];
         cross: what the encoder returns, in the same dtype -> logits float32 [M, vocab]."""
-        positions = position + torch.arange(ids.shape[0])
-        return self.head(self.run(self.embedding(ids), positions, position, cache, cross))
+        return self.head(self.run(self.embedding(ids), position, position, cache, cross))

@@ -6,7 +6,6 @@ import torch
 from torch import nn
 
 from t5g2.export.native.layers import Linear, norm_weight
-from t5g2.export.shared import patches_of
 from t5g2.quant.packed import pack_weight
 from t5g2.quant.schemes import FLOAT32
 
@@ -75,17 +74,11 @@ class Vision(nn.Module):
 
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:
         """pixels: float32 [1, channels, side, side], normalised -> image features float32 [tokens, text hidden]."""
-        patches = self.patch_embedding(patches_of(pixels, self.side, self.patch_size))  # [patches, hidden]
+        patches = self.patch_embedding(_ops.patches(pixels, self.patch_size))  # [patches, hidden]
         first = self.layers[0].norm1
         x, normed = _ops.add_layer_norm(self.position_embedding, patches, first.weight, first.bias, self.eps)
         following = [layer.norm1 for layer in self.layers[1:]] + [self.post_layernorm]
         for layer, next_norm in zip(self.layers, following):
             x, normed = layer(x, normed, next_norm)
-        pooled = average_pool(normed, self.side, self.pool)
+        pooled = _ops.average_pool(normed, self.side, self.pool)
         return self.projection(_ops.rms_norm(pooled, self.soft_emb_norm, self.eps))
-
-
-def average_pool(x: torch.Tensor, side: int, pool: int) -> torch.Tensor:
-    """Averages pool x pool squares of a row-major grid: [side * side, hidden] -> [(side / pool) ** 2, hidden]."""
-    tokens = side // pool
-    return x.view(tokens, pool, tokens, pool, -1).mean((1, 3)).view(tokens * tokens, -1)

@@ -67,8 +67,9 @@ class Encoder(nn.Module):
     def forward(self, ids: torch.Tensor, image_features: torch.Tensor | None = None):
         """ids: int64 [S]. image_features: float32 [S, hidden], read only at rows whose id is the image token.
 
-        Returns cross keys, a list of [kv heads, head_dim, S], and cross values, a list of [kv heads, S, head_dim], one of
-        each per decoder layer. Keys are stored transposed because every decoder step multiplies by them that way.
+        Returns cross keys, a list of [kv heads, head_dim, S]; cross values, a list of [kv heads, S, head_dim], one of each per
+        decoder layer; and the encoder states, float32 [S, hidden]. Keys are stored transposed because every decoder step
+        multiplies by them that way.
         """
         positions = torch.arange(ids.shape[0])  # [S]
         x = self.embedding(ids)  # [S, hidden]
@@ -81,4 +82,4 @@ class Encoder(nn.Module):
         x = self.norm(x)
         cross_k = [attention.keys(x).permute(1, 2, 0) for attention in self.decoder_attention]
         cross_v = [attention.values(x).permute(1, 0, 2) for attention in self.decoder_attention]
-        return cross_k, cross_v
+        return cross_k, cross_v, x

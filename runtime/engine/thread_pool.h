@@ -1,19 +1,13 @@
-// The one function of ExecuTorch's thread pool that programs need and whose header the wheel leaves out.
+// What programs need of ExecuTorch's thread pool, whose header the wheel leaves out.
 
 #pragma once
 
-#include <cstddef>
 #include <cstdint>
 
 namespace executorch::extension::threadpool {
 class ThreadPool {
  public:
-  bool _unsafe_reset_threadpool(uint32_t threads);
+  bool _unsafe_reset_threadpool(uint32_t threads);  // not while a program runs
 };
 ThreadPool* get_threadpool();
 }  // namespace executorch::extension::threadpool
-
-// Sets how many threads the pool has, which all programs of the process share.
-inline void set_threads(size_t threads) {
-  executorch::extension::threadpool::get_threadpool()->_unsafe_reset_threadpool(uint32_t(threads));
-}

@@ -97,6 +97,7 @@ Packed packed(const Tensor& weight, int64_t rows, int64_t columns, int64_t bits,
 constexpr int64_t kMostRows = 1 << 28;
 constexpr int64_t kMostHeads = 1 << 12;
 constexpr int64_t kMostPositions = 1 << 28;
+constexpr int64_t kMostSide = 1 << 14;
 
 // Rows whose work is too small to hand to another thread one by one.
 constexpr int64_t kRowsPerTask = 8;
@@ -233,6 +234,72 @@ void add_rms_norm(KernelRuntimeContext& ctx, const Tensor& residual, const Tenso
 void add_layer_norm(KernelRuntimeContext& ctx, const Tensor& residual, const Tensor& x, const Tensor& weight,
                     const Tensor& bias, double eps, Tensor& out0, Tensor& out1) {
   add_and_norm(ctx, "add_layer_norm", residual, x, weight, bias, eps, out0, out1, kernels().add_layer_norm_row);
+}
+
+void rotary(KernelRuntimeContext& ctx, const Tensor& x, const optional<Tensor>& position, const Tensor& inverse_frequency,
+            Tensor& out0, Tensor& out1) {
+  constexpr const char* kOperator = "rotary";
+  REQUIRE_TENSOR(x, 2, Float);
+  REQUIRE_TENSOR(inverse_frequency, 1, Float);
+  int64_t first = 0;
+  if (position.has_value()) {
+    REQUIRE_TENSOR(*position, 1, Long);
+    REQUIRE_LENGTH(*position, 1);
+    first = *position->const_data_ptr<int64_t>();
+  }
+  const int64_t rows = x.size(0), half = inverse_frequency.numel();
+  REQUIRE(half > 0, "inverse_frequency is empty");
+  REQUIRE(first >= 0 && first <= kMostPositions, "position %" PRId64, first);
+  RESIZE_FLOATS(out0, rows, half);
+  RESIZE_FLOATS(out1, rows, half);
+  float *cos = out0.mutable_data_ptr<float>(), *sin = out1.mutable_data_ptr<float>();
+  parallel(rows, kRowsPerTask, [&](int64_t begin, int64_t end) {
+    for (int64_t r = begin; r < end; ++r) {
+      for (int64_t i = 0; i < half; ++i) {
+        const float angle = float(first + r) * data(inverse_frequency)[i];
+        cos[r * half + i] = std::cos(angle);
+        sin[r * half + i] = std::sin(angle);
+      }
+    }
+  });
+}
+
+void patches(KernelRuntimeContext& ctx, const Tensor& pixels, int64_t patch, Tensor& out) {
+  constexpr const char* kOperator = "patches";
+  REQUIRE_TENSOR(pixels, 4, Float);
+  const int64_t channels = pixels.size(1), pixel_side = pixels.size(2);
+  REQUIRE(pixels.size(0) == 1 && pixels.size(3) == pixel_side, "pixels are not one square picture");
+  REQUIRE(patch > 0 && patch <= pixel_side && pixel_side % patch == 0, "patches of %" PRId64 " pixels in %" PRId64, patch,
+          pixel_side);
+  const int64_t side = pixel_side / patch;
+  RESIZE_FLOATS(out, side * side, channels * patch * patch);
+  float* to = out.mutable_data_ptr<float>();
+  for (int64_t i = 0; i < side * side; ++i) {
+    const float* corner = data(pixels) + i / side * patch * pixel_side + i % side * patch;
+    for (int64_t row = 0; row < channels * patch; ++row, to += patch) {
+      std::memcpy(to, corner + (row / patch * pixel_side + row % patch) * pixel_side, patch * sizeof(float));
+    }
+  }
+}
+
+void average_pool(KernelRuntimeContext& ctx, const Tensor& x, int64_t side, int64_t pool, Tensor& out) {
+  constexpr const char* kOperator = "average_pool";
+  REQUIRE_TENSOR(x, 2, Float);
+  const int64_t n = x.size(1);
+  REQUIRE(side > 0 && side <= kMostSide && x.size(0) == side * side, "%" PRId64 " rows are no square of %" PRId64,
+          int64_t(x.size(0)), side);
+  REQUIRE(pool > 0 && pool <= side && side % pool == 0, "squares of %" PRId64 " in a side of %" PRId64, pool, side);
+  const int64_t tokens = side / pool;
+  RESIZE_FLOATS(out, tokens * tokens, n);
+  float* y = out.mutable_data_ptr<float>();
+  for (int64_t i = 0; i < tokens * tokens; ++i, y += n) {
+    const float* corner = data(x) + (i / tokens * side + i % tokens) * pool * n;
+    std::memset(y, 0, n * sizeof(float));
+    for (int64_t r = 0; r < pool; ++r) {
+      for (int64_t j = 0; j < pool * n; ++j) y[j % n] += corner[r * side * n + j];
+    }
+    for (int64_t j = 0; j < n; ++j) y[j] /= float(pool * pool);
+  }
 }
 
 // The head size of qkv [rows, (heads + 2 kv heads) * d]; 0 where the numbers do not fit.
@@ -440,6 +507,9 @@ const Kernel kOperators[] = {
     Kernel("t5g2::rms_norm.out", Boxed<rms_norm>::run),
     Kernel("t5g2::add_rms_norm.out", Boxed<add_rms_norm>::run),
     Kernel("t5g2::add_layer_norm.out", Boxed<add_layer_norm>::run),
+    Kernel("t5g2::rotary.out", Boxed<rotary>::run),
+    Kernel("t5g2::patches.out", Boxed<patches>::run),
+    Kernel("t5g2::average_pool.out", Boxed<average_pool>::run),
     Kernel("t5g2::attention.out", Boxed<attention_op>::run),
     Kernel("t5g2::cross_kv.out", Boxed<cross_kv>::run),
     Kernel("t5g2::merged_attention.out", Boxed<merged_attention_op>::run),

@@ -1,0 +1,59 @@
+// A bundle's folder: what its manifest says, and that its files are what the manifest says.
+
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "image.h"
+#include "prompt.h"
+
+namespace t5g2 {
+
+struct BundleFile {
+  std::string name;
+  uint64_t size;       // in bytes
+  std::string sha256;  // in hexadecimal
+};
+
+struct Manifest {
+  std::string text;           // manifest.json as it is
+  std::vector<BundleFile> files;
+  std::string text_sha256;    // of text.pte, in hexadecimal: which model, in which precision
+  bool native;                // the programs call our own operators
+  bool has_vision, has_tokenizer;
+  int32_t max_source, max_target, max_rows;  // in tokens; rows: of one decoder step
+  int32_t vocab_size, hidden_size;           // hidden_size: of the encoder states
+  int32_t layers, kv_heads, head_dim;        // of the decoder
+  std::vector<int32_t> cache_slots;          // of each decoder layer's self cache
+  size_t cache_element_bytes;                // 2: float16, 4: float32
+  SpecialTokens tokens;
+  std::optional<ImageSettings> image;
+
+  // Elements of one decoder layer's keys, or values, over `positions`.
+  size_t entries(size_t positions) const { return positions * size_t(kv_heads) * size_t(head_dim); }
+  size_t self_cache_bytes() const;
+  size_t cross_bytes(size_t source) const { return 2 * size_t(layers) * entries(source) * cache_element_bytes; }
+};
+
+struct Bundle {
+  std::string folder;
+  Manifest manifest;
+
+  std::string file(const std::string& name) const { return folder + "/" + name; }
+};
+
+// Reads the manifest and checks the size and the sha256 of every file it names. cache_folder: where it is remembered which
+// files were hashed, so that an unchanged file is hashed once; empty: nowhere. Throws Error naming what is missing,
+// truncated, altered, or of another format.
+Bundle open_bundle(const std::string& folder, const std::string& cache_folder);
+
+// Reads a manifest's text; `path` names it in errors.
+Manifest read_manifest(const std::string& text, const std::string& path);
+
+// $XDG_CACHE_HOME/t5g2 or ~/.cache/t5g2; empty where neither is known.
+std::string default_cache_folder();
+
+}  // namespace t5g2

@@ -1,0 +1,38 @@
+// A program file and its methods, loaded by ExecuTorch: tensors in, tensors out, errors with what ExecuTorch said.
+
+#pragma once
+
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include <executorch/extension/module/module.h>
+
+#include "planned_memory.h"
+
+namespace t5g2 {
+
+class Program {
+ public:
+  // Maps the file and loads the methods. Throws Error naming the file.
+  Program(const std::string& path, const std::vector<std::string>& methods);
+
+  // The outputs are the program's own memory: the next call overwrites them. One call at a time. Throws Error.
+  std::vector<executorch::runtime::EValue> run(const std::string& method,
+                                               const std::vector<executorch::runtime::EValue>& inputs);
+
+ private:
+  std::string path_;
+  std::map<std::string, std::unique_ptr<PlannedMemory>> memory_;
+  std::unique_ptr<executorch::extension::Module> module_;  // after the memory that its methods lie in: it goes first
+};
+
+// Loads a library of ExecuTorch's, such as a backend, which registers itself. Throws Error where it is not there.
+void load_library(const char* name);
+
+// How many threads the process's one pool has; setting it waits for program calls in progress.
+int32_t thread_count();
+void set_threads(int32_t threads);
+
+}  // namespace t5g2

@@ -1,0 +1,58 @@
+"""Builds the C++ programs of tests/native, in build/<preset> (see CMakePresets.json); what is there is built on."""
+
+import fcntl
+import os
+import subprocess
+import sys
+from contextlib import contextmanager
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+
+REPOSITORY = Path(__file__).parents[1]
+BUILD = REPOSITORY / "build"
+# pip puts cmake and ninja beside python, whether or not the environment is activated.
+ENVIRONMENT = os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+
+
+def folder_of(package: str) -> Path:
+    return Path(find_spec(package).submodule_search_locations[0])
+
+
+EXECUTORCH = folder_of("executorch")
+
+
+def run(*command: object, **options) -> subprocess.CompletedProcess:
+    """Runs it in the repository's folder; what it prints, on either stream, is in `.stdout`."""
+    line = [str(part) for part in command]
+    options = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True, "env": ENVIRONMENT} | options
+    return subprocess.run(line, cwd=REPOSITORY, **options)
+
+
+def succeed(*command: object) -> None:
+    done = run(*command)
+    assert done.returncode == 0, done.stdout[-5000:]
+
+
+@cache
+def _configured(preset: str, executorch: Path) -> Path:
+    succeed("cmake", "--preset", preset, f"-DCMAKE_PREFIX_PATH={executorch};{folder_of('nlohmann_json')}")
+    return BUILD / preset
+
+
+@contextmanager
+def _alone(folder: Path):
+    """Tests run in several processes, and a build folder is for one at a time."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / ".lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+@cache
+def program(name: str, preset: str = "test", executorch: Path = EXECUTORCH) -> Path:
+    """The test program `name`, built for `preset` against that executorch package."""
+    with _alone(BUILD / preset):
+        folder = _configured(preset, executorch)
+        succeed("cmake", "--build", folder, "--target", name)
+    return folder / "tests/native" / name
