@@ -39,13 +39,14 @@ def session_seeds(folder, nano_bundle):
 
 
 def image_seeds(folder, nano_bundle):
+    """Picture files behind the target's six bytes of settings."""
     seeds = []
     for mode in ("RGB", "L", "P", "RGBA", "CMYK"):
         image = Image.effect_noise((23, 17), 60).convert(mode)
         for kind in ("PNG", "JPEG"):
             if (kind, mode) not in (("PNG", "CMYK"), ("JPEG", "P"), ("JPEG", "RGBA")):
                 image.save(folder / "seed", kind)
-                seeds += [bytes([first]) + (folder / "seed").read_bytes() for first in (0, 1, 255)]
+                seeds += [bytes([9, 7, 40, 1, mended, 13]) + (folder / "seed").read_bytes() for mended in (0, 1)]
     return seeds
 
 

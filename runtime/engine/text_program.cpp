@@ -30,23 +30,32 @@ class Inputs {
   std::vector<EValue> values_;
 };
 
+// What both backends do alike. cross_outputs: how many outputs of the encoder, of one size, make the cross K/V.
 class ByManifest : public TextProgram {
  public:
-  explicit ByManifest(const Bundle& bundle)
+  ByManifest(const Bundle& bundle, size_t cross_outputs)
       : manifest_(bundle.manifest),
         path_(bundle.file("text.pte")),
         program_(path_, {"encoder", "decoder_step"}),
-        type_(manifest_.cache_element_bytes == 2 ? ScalarType::Half : ScalarType::Float) {}
+        type_(manifest_.cache_element_bytes == 2 ? ScalarType::Half : ScalarType::Float),
+        cross_outputs_(cross_outputs) {}
+
+  EncodedSource encode(std::vector<int32_t> ids, float* features) override {
+    std::vector<int64_t> wide(ids.begin(), ids.end());
+    const size_t n = ids.size();
+    Inputs inputs;
+    inputs.add(wide.data(), {SizesType(n)}, ScalarType::Long);
+    if (features) inputs.add(features, {SizesType(n), manifest_.hidden_size}, ScalarType::Float);
+    const auto outputs = program_.run("encoder", inputs.values());
+    EncodedSource source{std::move(ids), Pages(manifest_.cross_bytes(n), true),
+                         std::vector<float>(n * size_t(manifest_.hidden_size))};
+    const size_t bytes = source.cross.size() / cross_outputs_;
+    for (size_t i = 0; i < cross_outputs_; ++i) copy(outputs, i, source.cross.data() + i * bytes, bytes);
+    copy(outputs, cross_outputs_, source.states.data(), source.states.size() * sizeof(float));
+    return source;
+  }
 
  protected:
-  std::vector<EValue> run_encoder(const std::vector<int32_t>& ids, float* features) {
-    std::vector<int64_t> wide(ids.begin(), ids.end());
-    const auto source = SizesType(ids.size());
-    Inputs inputs;
-    inputs.add(wide.data(), {source}, ScalarType::Long);
-    if (features) inputs.add(features, {source, manifest_.hidden_size}, ScalarType::Float);
-    return program_.run("encoder", inputs.values());
-  }
 
   // Copies output `index` to `to`.
   void copy(const std::vector<EValue>& outputs, size_t index, void* to, size_t bytes) const {
@@ -54,12 +63,6 @@ class ByManifest : public TextProgram {
       fail(path_, ": its outputs are not those of the manifest; export the bundle again");
     }
     std::memcpy(to, outputs[index].toTensor().const_data_ptr(), bytes);
-  }
-
-  std::vector<float> states(const std::vector<EValue>& outputs, size_t index, size_t source) const {
-    std::vector<float> out(source * size_t(manifest_.hidden_size));
-    copy(outputs, index, out.data(), out.size() * sizeof(float));
-    return out;
   }
 
   std::span<float> logits(const std::vector<EValue>& outputs, size_t rows) const {
@@ -74,21 +77,15 @@ class ByManifest : public TextProgram {
   const std::string path_;
   Program program_;
   const ScalarType type_;  // of caches
+
+ private:
+  const size_t cross_outputs_;
 };
 
 // Programs over our own operators. cross: [layers, 2, kv heads, source, head_dim]; the decoder step writes the cache in place.
 class NativeText : public ByManifest {
  public:
-  using ByManifest::ByManifest;
-
-  EncodedSource encode(std::vector<int32_t> ids, float* features) override {
-    const auto outputs = run_encoder(ids, features);
-    EncodedSource source{std::move(ids), {}, {}};
-    source.cross = Pages(manifest_.cross_bytes(source.ids.size()), true);
-    copy(outputs, 0, source.cross.data(), source.cross.size());
-    source.states = states(outputs, 1, source.ids.size());
-    return source;
-  }
+  explicit NativeText(const Bundle& bundle) : ByManifest(bundle, 1) {}
 
   void step(const EncodedSource& source, Pages& cache, std::span<const int32_t> ids, int64_t position,
             const ReadLogits& read) override {
@@ -109,17 +106,7 @@ class NativeText : public ByManifest {
 // [kv heads, head_dim, positions] each, then all layers' values, one [kv heads, positions, head_dim] each.
 class StockText : public ByManifest {
  public:
-  using ByManifest::ByManifest;
-
-  EncodedSource encode(std::vector<int32_t> ids, float* features) override {
-    const auto outputs = run_encoder(ids, features);
-    EncodedSource source{std::move(ids), {}, {}};
-    source.cross = Pages(manifest_.cross_bytes(source.ids.size()), true);
-    const size_t layers = size_t(manifest_.layers), bytes = source.cross.size() / (2 * layers);
-    for (size_t i = 0; i < 2 * layers; ++i) copy(outputs, i, source.cross.data() + i * bytes, bytes);
-    source.states = states(outputs, 2 * layers, source.ids.size());
-    return source;
-  }
+  explicit StockText(const Bundle& bundle) : ByManifest(bundle, 2 * size_t(bundle.manifest.layers)) {}
 
   void step(const EncodedSource& source, Pages& cache, std::span<const int32_t> ids, int64_t position,
             const ReadLogits& read) override {
