@@ -50,7 +50,7 @@ int measure(const char* bundle, std::map<std::string, long> options) {
     int32_t id = engine->manifest().tokens.bos;
     for (int32_t position = 0; position < steps; ++position) {
       if (position == 1) start = Clock::now();
-      engine->step(*source, cache, {&id, 1}, position, [](std::span<float>) {});
+      engine->feed(*source, cache, {&id, 1}, size_t(position), [](size_t, std::span<float>) { return true; });
       id = chosen[size_t(position)];
     }
     bare.push_back(ms_since(start) / (steps - 1));

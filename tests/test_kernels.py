@@ -9,7 +9,7 @@ from importlib import metadata
 from pathlib import Path
 
 import pytest
-from native_programs import BUILD, ENVIRONMENT, program, run, succeed
+from native_programs import BUILD, ENVIRONMENT, program, run, run_thread_sanitized, succeed
 
 ARM_CPUS = {
     "cortex-a53": "portable neon",
@@ -54,10 +54,7 @@ def test_kernels_under_address_and_undefined_sanitizers():
 
 
 def test_kernels_under_thread_sanitizer():
-    done = run(program("kernels_test", "tsan"), "--small")
-    if "unexpected memory mapping" in done.stdout:
-        pytest.skip("this kernel places memory where this compiler's thread sanitizer does not expect it")
-    check(done)
+    check(run_thread_sanitized(program("kernels_test", "tsan"), "--small"))
 
 
 @pytest.mark.parametrize("cpu", ARM_CPUS)

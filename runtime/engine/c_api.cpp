@@ -325,8 +325,10 @@ t5g2_status t5g2_session_logits(const t5g2_session* session, const int32_t* targ
     list(logits, capacity, "the output buffer");
     *needed(count, "count") = ids.size() * vocab;
     if (capacity < *count) return T5G2_OK;  // a question about the size is not worth the arithmetic
-    read_logits(*s.engine, *s.source, ids, [&](size_t at, std::span<float> rows) {
+    Pages cache = s.engine->new_cache();
+    s.engine->feed(*s.source, cache, ids, 0, [&](size_t at, std::span<float> rows) {
       std::copy(rows.begin(), rows.end(), logits + at * vocab);
+      return true;
     });
     return T5G2_OK;
   });
@@ -345,10 +347,12 @@ t5g2_status t5g2_session_score(const t5g2_session* session, const int32_t* targe
     std::vector<int32_t> fed(ids.begin(), ids.end() - 1);
     fed.insert(fed.begin(), m.tokens.bos);
     const size_t vocab = size_t(m.vocab_size);
-    read_logits(*s.engine, *s.source, fed, [&](size_t at, std::span<float> rows) {
+    Pages cache = s.engine->new_cache();
+    s.engine->feed(*s.source, cache, fed, 0, [&](size_t at, std::span<float> rows) {
       for (size_t i = 0; i * vocab < rows.size(); ++i) {
         logprobs[at + i] = logprob_of(rows.subspan(i * vocab, vocab), ids[at + i]);
       }
+      return true;
     });
     return T5G2_OK;
   });

@@ -111,10 +111,17 @@ std::vector<float> Engine::image_features(const std::vector<int32_t>& ids, const
   return features;
 }
 
-void Engine::step(const EncodedSource& source, Pages& cache, std::span<const int32_t> ids, int64_t position,
-                  const ReadLogits& read) {
-  const std::lock_guard lock(running_);
-  text_->step(source, cache, ids, position, read);
+bool Engine::feed(const EncodedSource& source, Pages& cache, std::span<const int32_t> ids, size_t position,
+                  const ReadRows& read) {
+  const size_t block = size_t(manifest().max_rows);
+  for (size_t first = 0; first < ids.size(); first += block) {
+    bool more = true;
+    const std::lock_guard lock(running_);
+    text_->step(source, cache, ids.subspan(first, std::min(block, ids.size() - first)), int64_t(position + first),
+                [&](std::span<float> logits) { more = read(first, logits); });
+    if (!more) return false;
+  }
+  return true;
 }
 
 }  // namespace t5g2

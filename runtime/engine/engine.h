@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <mutex>
 #include <optional>
@@ -48,7 +49,11 @@ class Engine {
   void check_ids(std::span<const int32_t> ids, const char* what, int32_t limit, const char* limit_option) const;
 
   Pages new_cache() const { return Pages(manifest().self_cache_bytes()); }
-  void step(const EncodedSource& source, Pages& cache, std::span<const int32_t> ids, int64_t position, const ReadLogits& read);
+
+  // Called with the logits [rows, vocab_size] after ids[first], ids[first + 1], …; see ReadLogits. False: stop there.
+  using ReadRows = std::function<bool(size_t first, std::span<float> logits)>;
+  // Feeds target ids, of which the first is at `position`, in as many steps as they take. False where `read` stopped it.
+  bool feed(const EncodedSource& source, Pages& cache, std::span<const int32_t> ids, size_t position, const ReadRows& read);
 
  private:
   std::vector<float> image_features(const std::vector<int32_t>& ids, const float* pixels, size_t images);

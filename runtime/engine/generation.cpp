@@ -97,25 +97,24 @@ bool Generation::stopped_by_cancel() {
   return cancelled_;
 }
 
-// Feeds what the decoder has not read, in blocks, and chooses from the last row.
+// Feeds what the decoder has not read, and chooses from the last row.
 std::optional<Token> Generation::next_chosen() {
   Target& target = targets_[0];
   if (target.ids.size() == size_t(options_.max_new_tokens)) return finish(Finish::kLength);
-  const size_t vocab = size_t(engine_->manifest().vocab_size), block = size_t(engine_->manifest().max_rows);
+  const size_t vocab = size_t(engine_->manifest().vocab_size);
   static const std::vector<int32_t> none;
   const bool too_short = target.ids.size() < size_t(options_.min_new_tokens);
   Token token;
-  while (position_ < fed_.size()) {
-    const auto rows = std::span<const int32_t>(fed_).subspan(position_, std::min(block, fed_.size() - position_));
-    engine_->step(*source_, cache_, rows, int64_t(position_), [&](std::span<float> logits) {
-      if (position_ + rows.size() < fed_.size()) return;
-      const auto last = logits.last(vocab);
-      if (options_.logprobs >= 0) raw_.assign(last.begin(), last.end());
-      token.id = sampler_->sample(last, fed_, too_short ? options_.stop_ids : none);
-    });
-    position_ += rows.size();
-    if (stopped_by_cancel()) return std::nullopt;
-  }
+  const auto unread = std::span<const int32_t>(fed_).subspan(position_);
+  engine_->feed(*source_, cache_, unread, position_, [&](size_t first, std::span<float> logits) {
+    if (first + logits.size() / vocab < unread.size()) return !cancelled_;
+    const auto last = logits.last(vocab);
+    if (options_.logprobs >= 0) raw_.assign(last.begin(), last.end());
+    token.id = sampler_->sample(last, fed_, too_short ? options_.stop_ids : none);
+    return true;
+  });
+  position_ = fed_.size();
+  if (stopped_by_cancel()) return std::nullopt;
   if (options_.logprobs >= 0) token.logprobs = top_logprobs(raw_, token.id, options_.logprobs);
   if (std::find(options_.stop_ids.begin(), options_.stop_ids.end(), token.id) != options_.stop_ids.end()) {
     return finish(Finish::kStop);
@@ -172,17 +171,16 @@ void Generation::search() {
   caches[0] = engine_->new_cache();
   // All beams begin alike: one reads what stands before the last id, and the others take its cache over.
   const auto before = std::span<const int32_t>(fed_).first(fed_.size() - 1);
-  for (size_t at = 0; at < before.size(); at += size_t(m.max_rows)) {
-    const auto rows = before.subspan(at, std::min(size_t(m.max_rows), before.size() - at));
-    engine_->step(*source_, caches[0], rows, int64_t(at), [](std::span<float>) {});
-  }
+  engine_->feed(*source_, caches[0], before, 0, [](size_t, std::span<float>) { return true; });
   caches = fan_out(std::move(caches), std::vector<size_t>(beams.live(), 0));
   while (!beams.done()) {
     for (size_t i = 0; i < beams.live(); ++i) {
       const std::vector<int32_t>& ids = beams.target(i);
       const auto last = std::span<const int32_t>(ids).last(1);
-      const auto position = int64_t(ids.size()) - 1;
-      engine_->step(*source_, caches[i], last, position, [&](std::span<float> logits) { beams.feed(i, logits); });
+      engine_->feed(*source_, caches[i], last, ids.size() - 1, [&](size_t, std::span<float> logits) {
+        beams.feed(i, logits);
+        return true;
+      });
       if (stopped_by_cancel()) return;
     }
     caches = fan_out(std::move(caches), beams.advance());
@@ -228,11 +226,13 @@ void Generation::show_best() {
     ids.insert(ids.end(), best.ids.begin(), best.ids.end());
     const size_t vocab = size_t(engine_->manifest().vocab_size), first = fed_.size() - 1;
     ids.pop_back();
-    read_logits(*engine_, *source_, ids, [&](size_t at, std::span<float> logits) {
+    Pages cache = engine_->new_cache();
+    engine_->feed(*source_, cache, ids, 0, [&](size_t at, std::span<float> logits) {
       for (size_t i = std::max(at, first); i < at + logits.size() / vocab; ++i) {
         Token& token = found_[i - first];
         token.logprobs = top_logprobs(logits.subspan((i - at) * vocab, vocab), token.id, options_.logprobs);
       }
+      return true;
     });
   }
   if (!held.empty()) {

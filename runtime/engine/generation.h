@@ -96,15 +96,4 @@ class Generation {
   std::optional<Error> error_;
 };
 
-// Calls read(first, logits) for the logits [rows, vocab_size] of blocks of rows: teacher-forced, row i after ids[0..i].
-template <class Read>
-void read_logits(Engine& engine, const EncodedSource& source, std::span<const int32_t> ids, const Read& read) {
-  Pages cache = engine.new_cache();
-  const size_t block = size_t(engine.manifest().max_rows);
-  for (size_t at = 0; at < ids.size(); at += block) {
-    const auto rows = ids.subspan(at, std::min(block, ids.size() - at));
-    engine.step(source, cache, rows, int64_t(at), [&](std::span<float> logits) { read(at, logits); });
-  }
-}
-
 }  // namespace t5g2

@@ -6,7 +6,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstdarg>
 #include <cstdio>
 #include <cstring>
 #include <functional>
@@ -15,6 +14,7 @@
 #include <set>
 #include <string>
 
+#include "check.h"
 #include "runtime/engine/beam_search.h"
 #include "runtime/engine/error.h"
 #include "runtime/engine/logits_processors.h"
@@ -24,24 +24,7 @@
 namespace t5g2::test {
 namespace {
 
-struct Failed {};
-
-[[noreturn]] void fail(int line, const char* condition, const char* format, ...) __attribute__((format(printf, 3, 4)));
-
-void fail(int line, const char* condition, const char* format, ...) {
-  std::fprintf(stderr, "%s:%d: %s is false: ", __FILE__, line, condition);
-  va_list arguments;
-  va_start(arguments, format);
-  std::vfprintf(stderr, format, arguments);
-  va_end(arguments);
-  std::fputc('\n', stderr);
-  throw Failed{};
-}
-
-#define CHECK(condition, ...)                                       \
-  do {                                                              \
-    if (!(condition)) fail(__LINE__, #condition, __VA_ARGS__);      \
-  } while (false)
+const char* kernels_in_use() { return nullptr; }
 
 // The kind and the beginning of the message.
 template <class Body>
@@ -53,7 +36,8 @@ void check_throws(int line, Error::Kind kind, const std::string& beginning, Body
     message = error.what();
     if (error.kind() == kind && message.rfind(beginning, 0) == 0 && message.find('\n') == std::string::npos) return;
   }
-  fail(line, "throws", "an error like '%s' was expected; thrown: %s", beginning.c_str(), message.c_str());
+  fail(__FILE__, line, "throws", kernels_in_use(), "an error like '%s' was expected; thrown: %s", beginning.c_str(),
+       message.c_str());
 }
 #define CHECK_INPUT_ERROR(beginning, ...) check_throws(__LINE__, Error::Kind::kInput, beginning, [&] { __VA_ARGS__; })
 #define CHECK_MISUSE(beginning, ...) check_throws(__LINE__, Error::Kind::kUsage, beginning, [&] { __VA_ARGS__; })

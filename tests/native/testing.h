@@ -4,7 +4,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstdarg>
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
@@ -13,33 +12,15 @@
 #include <random>
 #include <vector>
 
+#include "check.h"
 #include "runtime/kernels/kernels.h"
 #include "runtime/kernels/packed.h"
 
 namespace t5g2::test {
 
-struct Failed {};
+inline const char* kernels_in_use() { return kernels().name; }
 
-// Prints what failed and leaves the running test.
-[[noreturn]] inline void fail(const char* file, int line, const char* condition, const char* format, ...)
-    __attribute__((format(printf, 4, 5)));
-
-inline void fail(const char* file, int line, const char* condition, const char* format, ...) {
-  std::fprintf(stderr, "%s:%d: %s is false with %s kernels: ", file, line, condition, kernels().name);
-  va_list arguments;
-  va_start(arguments, format);
-  std::vfprintf(stderr, format, arguments);
-  va_end(arguments);
-  std::fputc('\n', stderr);
-  throw Failed{};
-}
-
-#define CHECK(condition, ...)                                                            \
-  do {                                                                                   \
-    if (!(condition)) t5g2::test::fail(__FILE__, __LINE__, #condition, __VA_ARGS__);     \
-  } while (false)
-
-// How many threads the kernels' loops use from here on; see pool.cpp.
+// How many threads the kernels' loops use from here on; see testing.cpp.
 void set_threads(int64_t count);
 
 class Random {
