@@ -24,7 +24,7 @@ clean:
 $(BUNDLE)/manifest.json: $(CORE) $(wildcard nano/checkpoint/* export/*.py export/*/*.py quant/*.py)
 	$(BIN)/t5g2-export --size nano --quant int4 --output $(BUNDLE) --force
 
-$(CORE): pyproject.toml setup.py CMakeLists.txt $(wildcard $(addprefix runtime/,$(foreach d,kernels engine cli include,$d/*.cpp $d/*.h $d/*.hpp)))
+$(CORE): pyproject.toml setup.py CMakeLists.txt $(wildcard $(foreach d,runtime/kernels runtime/engine runtime/cli runtime/include benchmarks/bench,$d/*.cpp $d/*.h $d/*.hpp))
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	    { echo "t5g2 needs Python 3.11 or newer; set PYTHON=/path/to/python3.11" >&2; exit 1; }
 	@command -v $${CXX:-c++} >/dev/null || \

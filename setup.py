@@ -1,4 +1,4 @@
-"""Builds the operators, the engine and its command line with CMake, against the executorch wheel. Everything else is in
+"""Builds the operators, the engine and its programs with CMake, against the executorch wheel. Everything else is in
 pyproject.toml.
 
 The wheel is looked for where the package will be installed; where it is not there yet, as in a first `pip install .`, it is
@@ -67,7 +67,9 @@ def executorch(scratch: Path) -> Path:
     return unpacked / "executorch"
 
 
+TARGETS = ("libt5g2_ops", "libt5g2", "t5g2-run", "t5g2-bench")
+
 setup(
-    ext_modules=[Extension(f"t5g2.runtime.{name}", sources=[]) for name in ("libt5g2_ops", "libt5g2", "t5g2-run")],
+    ext_modules=[Extension(f"t5g2.runtime.{name}", sources=[]) for name in TARGETS],
     cmdclass={"build_ext": CMakeBuild},
 )

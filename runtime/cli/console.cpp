@@ -77,8 +77,8 @@ void print(std::string_view text) {
 // Nothing is left to tell if stderr fails.
 void remark(std::string_view text) { write_all(STDERR_FILENO, text); }
 
-void note(std::string_view message) { remark(join("t5g2-run: ", one_line(message), "\n")); }
+void note(std::string_view message) { remark(join(kProgram, ": ", one_line(message), "\n")); }
 
-void say_error(std::string_view message) { remark(join("t5g2-run: error: ", one_line(message), "\n")); }
+void say_error(std::string_view message) { remark(join(kProgram, ": error: ", one_line(message), "\n")); }
 
 }  // namespace t5g2::cli

@@ -10,6 +10,8 @@
 
 namespace t5g2::cli {
 
+extern const char* const kProgram;  // the program's name; each defines it
+
 constexpr int kInterrupted = 130;  // exit codes, as of a program that SIGINT or SIGPIPE ended
 constexpr int kReaderGone = 141;
 
@@ -23,8 +25,8 @@ void open_standard_streams();
 void print(std::string_view text);
 
 // One line on stderr each, whatever the message holds: a file's name may have line ends and terminal codes in it.
-void note(std::string_view message);       // "t5g2-run: message"
-void say_error(std::string_view message);  // "t5g2-run: error: message"
+void note(std::string_view message);       // "program: message"
+void say_error(std::string_view message);  // "program: error: message"
 
 // To stderr as it is.
 void remark(std::string_view text);

@@ -9,12 +9,15 @@
 #include "modes.h"
 
 namespace t5g2::cli {
+
+const char* const kProgram = "t5g2-run";
+
 namespace {
 
 int run(int argc, char** argv) {
   const Options options = parse(argc, argv);
   if (options.help) return print(help_text()), 0;
-  if (options.version) return print(join("t5g2-run ", t5g2_version(), "\n")), 0;
+  if (options.version) return print(join(kProgram, " ", t5g2_version(), "\n")), 0;
   watch_interrupts();
   if (options.prompts) return run_prompts(options);
   if (options.jsonl) return run_jsonl(options);

@@ -1,46 +1,20 @@
 #include "options.h"
 
 #include <algorithm>
-#include <functional>
-#include <string_view>
 #include <variant>
 
 #include "../engine/error.h"
+#include "command_line.h"
 #include "settings.h"
 
 namespace t5g2::cli {
 namespace {
 
-struct Option {
-  std::string name;       // without the dashes
-  const char* argument;   // what it takes, for the help; nullptr: a flag
-  std::string help;
-  std::function<void(Options&, const std::string&)> set;
-  char letter = 0;        // the short form
-};
-
-struct Group {
-  const char* title;
-  std::vector<Option> options;
-};
-
-auto flag(bool Options::*member) {
-  return [member](Options& options, const std::string&) { options.*member = true; };
-}
-
-auto text(std::optional<std::string> Options::*member) {
-  return [member](Options& options, const std::string& value) { options.*member = value; };
-}
-
-auto list(std::vector<std::string> Options::*member) {
-  return [member](Options& options, const std::string& value) { (options.*member).push_back(value); };
-}
-
-Option option_of(const Setting& setting) {
+Option option_of(const Setting& setting, Options& options) {
   std::string help = setting.help;
   if (const std::string value = shown(setting, {}); setting.argument && !value.empty()) help += join(" (default: ", value, ")");
   const std::string name = join("--", setting.option);
-  const auto apply = [&setting, name](Options& options, const std::string& value) {
+  const auto apply = [&setting, &options, name](const std::string& value) {
     if (setting.argument) {
       set(setting, options.generation, name, value);
     } else {
@@ -50,9 +24,19 @@ Option option_of(const Setting& setting) {
   return {setting.option, setting.argument, help, apply};
 }
 
-std::vector<Group> groups() {
+// They set `options`, which outlives them.
+std::vector<OptionGroup> groups(Options& options) {
+  const auto flag = [&options](bool Options::*member) {
+    return [&options, member](const std::string&) { options.*member = true; };
+  };
+  const auto text = [&options](std::optional<std::string> Options::*member) {
+    return [&options, member](const std::string& value) { options.*member = value; };
+  };
+  const auto list = [&options](std::vector<std::string> Options::*member) {
+    return [&options, member](const std::string& value) { (options.*member).push_back(value); };
+  };
   std::vector<Option> generation;
-  for (const Setting& setting : settings()) generation.push_back(option_of(setting));
+  for (const Setting& setting : settings()) generation.push_back(option_of(setting, options));
   return {
       {"the source (one of these; without any, a text is read from stdin)",
        {{"prompt", "TEXT", "the source text, with one <start_of_image> in it per --image", text(&Options::prompt)},
@@ -82,42 +66,21 @@ std::vector<Group> groups() {
       {"other",
        {{"save-session", "FILE", "write the encoded source to a file, then go on", text(&Options::save_session)},
         {"threads", "N", "CPU threads, 256 at most; 0: as many as ExecuTorch finds useful (default: 0)",
-         [](Options& options, const std::string& value) {
+         [&options](const std::string& value) {
            options.engine.threads = int32_t(whole_number("--threads", value, 0, 256));
          }},
         {"cache-folder", "FOLDER",
          "remember there which files of bundles were checked against their hashes (default: $XDG_CACHE_HOME/t5g2 or "
          "~/.cache/t5g2)",
-         [](Options& options, const std::string& value) { options.engine.cache_folder = value; }},
+         [&options](const std::string& value) { options.engine.cache_folder = value; }},
         {"no-cache", nullptr, "remember it nowhere: hash the bundle at this start",
-         [](Options& options, const std::string&) { options.engine.cache_folder = ""; }},
+         [&options](const std::string&) { options.engine.cache_folder = ""; }},
         {"stats", nullptr, "afterwards, times in seconds, tokens a second and memory on stderr", flag(&Options::stats)},
         {"verbose", nullptr, "on stderr: the bundle, the kernels, the source's ids and why the answer ended",
          flag(&Options::verbose)},
         {"version", nullptr, "print the version", flag(&Options::version)},
         {"help", nullptr, "print this", flag(&Options::help), 'h'}}},
   };
-}
-
-class Arguments {
- public:
-  Arguments(int argc, const char* const* argv) : next_(argv + (argc > 0)), end_(argv + argc) {}
-
-  bool empty() const { return next_ == end_; }
-  std::string next() { return *next_++; }
-
- private:
-  const char* const* next_;
-  const char* const* end_;
-};
-
-const Option& find(const std::vector<Group>& all, const std::string& given) {
-  for (const Group& group : all) {
-    for (const Option& option : group.options) {
-      if (given == "--" + option.name || (option.letter && given == std::string{'-', option.letter})) return option;
-    }
-  }
-  misuse(given, ": no such option (see t5g2-run --help)");
 }
 
 int given(std::initializer_list<bool> options) { return int(std::count(options.begin(), options.end(), true)); }
@@ -148,25 +111,6 @@ void check(const Options& o, bool generation) {
   if (outputs && generation) misuse("--score and --states generate nothing; leave the generation's options out");
   if (o.pooled && !o.states) misuse("--pooled: give --states FILE with it");
   if (o.generation.logprobs != -1 && !o.jsonl) misuse("--logprobs: give it with --jsonl, which has a place for them");
-}
-
-// Appends words to lines of at most `width` columns, the first of which is at `column` already.
-void wrap(std::string& out, std::string_view words, size_t column, size_t indent, size_t width) {
-  bool first = true;
-  while (!words.empty()) {
-    const size_t length = std::min(words.find(' '), words.size());
-    if (!first && column + 1 + length > width) {
-      out += "\n" + std::string(indent, ' ');
-      column = indent;
-    } else if (!first) {
-      out += ' ';
-      ++column;
-    }
-    out += words.substr(0, length);
-    column += length;
-    words.remove_prefix(std::min(length + 1, words.size()));
-    first = false;
-  }
 }
 
 constexpr const char* kUsage =
@@ -206,52 +150,21 @@ Examples
 }  // namespace
 
 Options parse(int argc, const char* const* argv) {
-  const std::vector<Group> all = groups();
   Options options;
-  Arguments arguments(argc, argv);
-  bool only_operands = false, generation = false, has_bundle = false;
-  while (!arguments.empty()) {
-    std::string word = arguments.next();
-    if (only_operands || word.empty() || word[0] != '-' || word == "-") {
-      if (has_bundle) misuse("'", word, "': one bundle is taken, '", options.bundle, "'; a text goes after --prompt");
-      options.bundle = word;
-      has_bundle = true;
-    } else if (word == "--") {
-      only_operands = true;
-    } else {
-      const size_t equals = word.starts_with("--") ? word.find('=') : word.npos;
-      const std::string name = word.substr(0, equals);
-      const Option& option = find(all, name);
-      std::string value;
-      if (option.argument) {
-        if (equals == word.npos && arguments.empty()) misuse(name, ": give ", option.argument, " after it");
-        value = equals == word.npos ? arguments.next() : word.substr(equals + 1);
-      } else if (equals != word.npos) {
-        misuse(name, ": takes no value; leave '", word.substr(equals), "' out");
-      }
-      option.set(options, value);
-      generation |= find_setting(option.name) != nullptr;
-    }
-  }
+  bool has_bundle = false;
+  const auto names = read_words(argc, argv, groups(options), [&](const std::string& word) {
+    if (has_bundle) misuse("'", word, "': one bundle is taken, '", options.bundle, "'; a text goes after --prompt");
+    options.bundle = word;
+    has_bundle = true;
+  });
+  const bool generation = std::any_of(names.begin(), names.end(), [](const std::string& name) { return find_setting(name); });
   if (!options.help && !options.version) check(options, generation);
   return options;
 }
 
 std::string help_text() {
-  constexpr size_t kWidth = 110, kColumn = 30;
-  std::string out = kUsage;
-  for (const Group& group : groups()) {
-    out += join("\n", group.title, "\n");
-    for (const Option& option : group.options) {
-      std::string line = join("  --", option.name, option.argument ? " " : "", option.argument ? option.argument : "");
-      if (option.letter) line += join(", -", option.letter);
-      line.resize(std::max(line.size() + 1, kColumn), ' ');
-      const size_t column = line.size();
-      wrap(line, option.help, column, kColumn, kWidth);
-      out += line + "\n";
-    }
-  }
-  return out + kNotes;
+  Options unset;
+  return kUsage + explain(groups(unset)) + kNotes;
 }
 
 }  // namespace t5g2::cli

@@ -1,8 +1,6 @@
 #include "settings.h"
 
-#include <algorithm>
 #include <cctype>
-#include <charconv>
 #include <cstdlib>
 #include <limits>
 #include <type_traits>
@@ -65,33 +63,6 @@ const Setting* find_setting(std::string_view option) {
     if (option == setting.option) return &setting;
   }
   return nullptr;
-}
-
-int64_t whole_number(std::string_view name, const std::string& text, int64_t lowest, int64_t highest) {
-  int64_t value = 0;
-  const char* end = text.data() + text.size();
-  const auto [stopped, error] = std::from_chars(text.data(), end, value);
-  if (stopped != end || error == std::errc::invalid_argument) misuse(name, " '", text, "': give a whole number");
-  if (error == std::errc::result_out_of_range || value < lowest || value > highest) {
-    misuse(name, " '", text, "': give a whole number from ", lowest, " to ", highest);
-  }
-  return value;
-}
-
-std::vector<int32_t> ids_of(std::string_view name, const std::string& text) {
-  constexpr const char* kBetween = ", \t\r\n";
-  std::vector<int32_t> ids;
-  for (size_t at = 0; (at = text.find_first_not_of(kBetween, at)) != text.npos;) {
-    const size_t end = std::min(text.find_first_of(kBetween, at), text.size());
-    int32_t id = 0;
-    const auto [stopped, error] = std::from_chars(text.data() + at, text.data() + end, id);
-    if (stopped != text.data() + end || error != std::errc()) {
-      misuse(name, " '", text, "': give whole numbers separated by spaces");
-    }
-    ids.push_back(id);
-    at = end;
-  }
-  return ids;
 }
 
 void set(const Setting& setting, GenerationOptions& options, std::string_view name, const std::string& text) {

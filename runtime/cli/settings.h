@@ -9,6 +9,7 @@
 #include <variant>
 #include <vector>
 
+#include "command_line.h"
 #include "t5g2.hpp"
 
 namespace t5g2::cli {
@@ -36,9 +37,5 @@ void set_flag(const Setting& setting, GenerationOptions& options, bool on);
 
 // How a value is written; "" for what is empty.
 std::string shown(const Setting& setting, const GenerationOptions& options);
-
-// Numbers in texts. Throw Error(kUsage), which calls the text's option `name`.
-int64_t whole_number(std::string_view name, const std::string& text, int64_t lowest, int64_t highest);
-std::vector<int32_t> ids_of(std::string_view name, const std::string& text);  // between spaces or commas
 
 }  // namespace t5g2::cli

@@ -1,30 +1,12 @@
-#include <sys/resource.h>
-
 #include <cstdio>
-#include <cstdlib>
-#include <fstream>
 #include <string>
 
 #include "answer.h"
 #include "console.h"
+#include "memory.h"
 
 namespace t5g2::cli {
 namespace {
-
-// The most memory that was resident at a time, in MB.
-double peak_memory() {
-#ifdef __linux__
-  // getrusage would count the program that this one was started from by exec, such as Python.
-  std::ifstream status("/proc/self/status");
-  for (std::string line; std::getline(status, line);) {
-    if (line.starts_with("VmHWM:")) return std::atof(line.c_str() + 6) * 1024 / 1e6;
-  }
-  return 0;
-#else
-  struct rusage usage;
-  return getrusage(RUSAGE_SELF, &usage) ? 0 : double(usage.ru_maxrss) / 1e6;
-#endif
-}
 
 template <class... Values>
 void line(const char* format, Values... values) {
@@ -50,7 +32,7 @@ void print_stats(const Engine& engine, const Stats& s) {
     line("decode       %8.3f s, %zu tokens, %.1f tokens/s\n", s.decode_seconds, s.decoded_tokens,
          rate(s.decoded_tokens, s.decode_seconds));
   }
-  line("peak memory  %8.1f MB\n", peak_memory());
+  line("peak memory  %8.1f MB\n", peak_memory_mb());
   line("threads      %8d\n", int(info.threads));
   line("kernels      %8s\n", std::string(engine.kernels()).c_str());
 }

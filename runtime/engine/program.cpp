@@ -73,7 +73,9 @@ std::shared_mutex pool_in_use;
 
 }  // namespace
 
-Program::Program(const std::string& path, const std::vector<std::string>& methods) : path_(path) {
+Program::Program(const std::string& path, const std::vector<std::string>& methods,
+                 executorch::runtime::EventTracer* tracer)
+    : path_(path) {
   set_up_executorch();
   module_ = std::make_unique<Module>(std::make_unique<MappedProgram>(path));
   using Verification = executorch::runtime::Program::Verification;
@@ -82,7 +84,7 @@ Program::Program(const std::string& path, const std::vector<std::string>& method
     const auto meta = module_->method_meta(method);
     check(meta.error(), path + ": no method " + method);
     auto& memory = memory_[method] = std::make_unique<PlannedMemory>(*meta);
-    check(module_->load_method(method, memory->allocator()), path + ": no usable method " + method);
+    check(module_->load_method(method, memory->allocator(), tracer), path + ": no usable method " + method);
   }
 }
 
@@ -100,6 +102,7 @@ void load_library(const char* name) {
 }
 
 int32_t thread_count() {
+  set_up_executorch();
   const std::shared_lock lock(pool_in_use);
   return int32_t(executorch::extension::get_thread_count());
 }

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include <executorch/extension/module/module.h>
+#include <executorch/runtime/core/event_tracer.h>
 
 #include "planned_memory.h"
 
@@ -15,8 +16,10 @@ namespace t5g2 {
 
 class Program {
  public:
-  // Maps the file and loads the methods. Throws Error naming the file.
-  Program(const std::string& path, const std::vector<std::string>& methods);
+  // Maps the file and loads the methods. tracer: told of every operator that runs, and outlives the program; null: none.
+  // Throws Error naming the file.
+  Program(const std::string& path, const std::vector<std::string>& methods,
+          executorch::runtime::EventTracer* tracer = nullptr);
 
   // The outputs are the program's own memory: the next call overwrites them. One call at a time. Throws Error.
   std::vector<executorch::runtime::EValue> run(const std::string& method,

@@ -5,7 +5,6 @@
 #include <executorch/extension/tensor/tensor.h>
 
 #include "error.h"
-#include "program.h"
 
 namespace t5g2 {
 namespace {
@@ -15,6 +14,7 @@ using executorch::aten::SizesType;
 using executorch::aten::Tensor;
 using executorch::extension::TensorPtr;
 using executorch::runtime::EValue;
+using executorch::runtime::EventTracer;
 
 // Tensors over memory of ours, kept for the time of a call.
 class Inputs {
@@ -33,10 +33,10 @@ class Inputs {
 // What both backends do alike. cross_outputs: how many outputs of the encoder, of one size, make the cross K/V.
 class ByManifest : public TextProgram {
  public:
-  ByManifest(const Bundle& bundle, size_t cross_outputs)
+  ByManifest(const Bundle& bundle, size_t cross_outputs, EventTracer* tracer)
       : manifest_(bundle.manifest),
         path_(bundle.file("text.pte")),
-        program_(path_, {"encoder", "decoder_step"}),
+        program_(path_, {"encoder", "decoder_step"}, tracer),
         type_(manifest_.cache_element_bytes == 2 ? ScalarType::Half : ScalarType::Float),
         cross_outputs_(cross_outputs) {}
 
@@ -56,7 +56,6 @@ class ByManifest : public TextProgram {
   }
 
  protected:
-
   // Copies output `index` to `to`.
   void copy(const std::vector<EValue>& outputs, size_t index, void* to, size_t bytes) const {
     if (index >= outputs.size() || !outputs[index].isTensor() || outputs[index].toTensor().nbytes() != bytes) {
@@ -85,7 +84,7 @@ class ByManifest : public TextProgram {
 // Programs over our own operators. cross: [layers, 2, kv heads, source, head_dim]; the decoder step writes the cache in place.
 class NativeText : public ByManifest {
  public:
-  explicit NativeText(const Bundle& bundle) : ByManifest(bundle, 1) {}
+  NativeText(const Bundle& bundle, EventTracer* tracer) : ByManifest(bundle, 1, tracer) {}
 
   void step(const EncodedSource& source, Pages& cache, std::span<const int32_t> ids, int64_t position,
             const ReadLogits& read) override {
@@ -106,7 +105,7 @@ class NativeText : public ByManifest {
 // [kv heads, head_dim, positions] each, then all layers' values, one [kv heads, positions, head_dim] each.
 class StockText : public ByManifest {
  public:
-  explicit StockText(const Bundle& bundle) : ByManifest(bundle, 2 * size_t(bundle.manifest.layers)) {}
+  StockText(const Bundle& bundle, EventTracer* tracer) : ByManifest(bundle, 2 * size_t(bundle.manifest.layers), tracer) {}
 
   void step(const EncodedSource& source, Pages& cache, std::span<const int32_t> ids, int64_t position,
             const ReadLogits& read) override {
@@ -160,11 +159,11 @@ class StockText : public ByManifest {
 
 }  // namespace
 
-std::unique_ptr<TextProgram> TextProgram::open(const Bundle& bundle) {
-  if (bundle.manifest.native) return std::make_unique<NativeText>(bundle);
+std::unique_ptr<TextProgram> TextProgram::open(const Bundle& bundle, EventTracer* tracer) {
+  if (bundle.manifest.native) return std::make_unique<NativeText>(bundle, tracer);
   load_library("libexecutorch_kernels_optimized.so");
   load_library("libexecutorch_backend_xnnpack.so");
-  return std::make_unique<StockText>(bundle);
+  return std::make_unique<StockText>(bundle, tracer);
 }
 
 }  // namespace t5g2

@@ -10,6 +10,7 @@
 
 #include "bundle.h"
 #include "pages.h"
+#include "program.h"
 
 namespace t5g2 {
 
@@ -24,7 +25,8 @@ using ReadLogits = std::function<void(std::span<float> logits)>;
 
 class TextProgram {
  public:
-  static std::unique_ptr<TextProgram> open(const Bundle& bundle);
+  // tracer: see Program.
+  static std::unique_ptr<TextProgram> open(const Bundle& bundle, executorch::runtime::EventTracer* tracer = nullptr);
   virtual ~TextProgram() = default;
 
   // features: image features [ids, hidden_size], read at image tokens only; null for a bundle without vision.

@@ -4,10 +4,12 @@
 #include <array>
 #include <cinttypes>
 #include <cmath>
+#include <cstdio>
 #include <cstring>
 #include <initializer_list>
 #include <utility>
 
+#include <executorch/runtime/core/event_tracer_hooks.h>
 #include <executorch/runtime/core/exec_aten/util/tensor_util.h>
 #include <executorch/runtime/kernel/kernel_includes.h>
 #include <executorch/runtime/kernel/operator_registry.h>
@@ -28,6 +30,7 @@ using executorch::aten::SizesType;
 using executorch::aten::Tensor;
 using executorch::runtime::Error;
 using executorch::runtime::EValue;
+using executorch::runtime::internal::EventTracerProfileOpScope;
 using executorch::runtime::Kernel;
 using executorch::runtime::KernelRuntimeContext;
 using executorch::runtime::Span;
@@ -159,6 +162,22 @@ void embedding(KernelRuntimeContext& ctx, const Tensor& ids, const Tensor& table
   }
 }
 
+// In a profile, which of the products it is.
+class ProfiledProduct {
+ public:
+  ProfiledProduct(KernelRuntimeContext& ctx, const char* name, int64_t count, const Packed& w)
+      : scope_(ctx.internal_event_tracer(), ctx.internal_event_tracer() ? label(name, count, w) : nullptr) {}
+
+ private:
+  const char* label(const char* name, int64_t count, const Packed& w) {
+    std::snprintf(text_, sizeof(text_), "%s [%" PRId64 ", %" PRId64 "] x %" PRId64, name, w.rows, w.columns, count);
+    return text_;
+  }
+
+  char text_[96];
+  const EventTracerProfileOpScope scope_;
+};
+
 void linear_op(KernelRuntimeContext& ctx, const Tensor& x, const Tensor& weight, const optional<Tensor>& bias, int64_t rows,
                int64_t bits, int64_t group_size, bool gelu, Tensor& out) {
   constexpr const char* kOperator = "linear";
@@ -175,6 +194,7 @@ void linear_op(KernelRuntimeContext& ctx, const Tensor& x, const Tensor& weight,
   a.bias = data(bias);
   a.gelu = gelu;
   a.out = out.mutable_data_ptr<float>();
+  const ProfiledProduct profiled(ctx, kOperator, x.size(0), w);
   linear(prepare(data(x), x.size(0), w), a);
 }
 
@@ -191,6 +211,7 @@ void geglu(KernelRuntimeContext& ctx, const Tensor& x, const Tensor& weight, int
   a.rows = a.stride = rows;
   a.gated = true;
   a.out = out.mutable_data_ptr<float>();
+  const ProfiledProduct profiled(ctx, kOperator, x.size(0), w);
   linear(prepare(data(x), x.size(0), w), a);
 }
 
@@ -495,24 +516,30 @@ struct Boxed;
 
 template <class... Arguments, void (*Op)(KernelRuntimeContext&, Arguments...)>
 struct Boxed<Op> {
-  static void run(KernelRuntimeContext& ctx, Span<EValue*> stack) {
+  static void run(const char* name, KernelRuntimeContext& ctx, Span<EValue*> stack) {
+    const EventTracerProfileOpScope profiled(ctx.internal_event_tracer(), name);
     call<Arguments...>(Op, ctx, stack, std::index_sequence_for<Arguments...>{});
   }
 };
 
+#define OPERATOR(name, op)                                              \
+  Kernel("t5g2::" name ".out", [](KernelRuntimeContext& ctx, Span<EValue*> stack) { \
+    Boxed<op>::run("t5g2::" name, ctx, stack);                          \
+  })
+
 const Kernel kOperators[] = {
-    Kernel("t5g2::embedding.out", Boxed<embedding>::run),
-    Kernel("t5g2::linear.out", Boxed<linear_op>::run),
-    Kernel("t5g2::geglu.out", Boxed<geglu>::run),
-    Kernel("t5g2::rms_norm.out", Boxed<rms_norm>::run),
-    Kernel("t5g2::add_rms_norm.out", Boxed<add_rms_norm>::run),
-    Kernel("t5g2::add_layer_norm.out", Boxed<add_layer_norm>::run),
-    Kernel("t5g2::rotary.out", Boxed<rotary>::run),
-    Kernel("t5g2::patches.out", Boxed<patches>::run),
-    Kernel("t5g2::average_pool.out", Boxed<average_pool>::run),
-    Kernel("t5g2::attention.out", Boxed<attention_op>::run),
-    Kernel("t5g2::cross_kv.out", Boxed<cross_kv>::run),
-    Kernel("t5g2::merged_attention.out", Boxed<merged_attention_op>::run),
+    OPERATOR("embedding", embedding),
+    OPERATOR("linear", linear_op),
+    OPERATOR("geglu", geglu),
+    OPERATOR("rms_norm", rms_norm),
+    OPERATOR("add_rms_norm", add_rms_norm),
+    OPERATOR("add_layer_norm", add_layer_norm),
+    OPERATOR("rotary", rotary),
+    OPERATOR("patches", patches),
+    OPERATOR("average_pool", average_pool),
+    OPERATOR("attention", attention_op),
+    OPERATOR("cross_kv", cross_kv),
+    OPERATOR("merged_attention", merged_attention_op),
 };
 
 [[maybe_unused]] const Error kRegistered = executorch::runtime::register_kernels(kOperators);

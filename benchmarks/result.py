@@ -1,0 +1,30 @@
+"""What `t5g2-bench --output json` writes, read again."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+FORMAT_VERSION = 1
+
+
+def read(path: str | Path) -> dict:
+    """The results of one run. ValueError, naming the file, for what is not such a file."""
+    try:
+        report = json.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ValueError(f"{path}: cannot be read ({(error.strerror or str(error)).lower()})") from error
+    except ValueError as error:
+        raise ValueError(f"{path}: not a result of t5g2-bench --output json") from error
+    if not isinstance(report, dict) or report.get("format") != "t5g2-bench":
+        raise ValueError(f"{path}: not a result of t5g2-bench --output json")
+    if report.get("format_version") != FORMAT_VERSION:
+        raise ValueError(
+            f"{path}: format {report.get('format_version')}; this t5g2 reads {FORMAT_VERSION}, measure again with it"
+        )
+    return report
+
+
+def configuration(result: dict) -> tuple:
+    """What two results must share to be of the same thing: bundle, threads, source, images, target."""
+    return tuple(result[key] for key in ("bundle", "threads", "source", "images", "target"))
