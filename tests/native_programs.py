@@ -4,8 +4,10 @@ import fcntl
 import os
 import subprocess
 import sys
+import zipfile
 from contextlib import contextmanager
 from functools import cache
+from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -66,3 +68,17 @@ def program(name: str, preset: str = "test", executorch: Path = EXECUTORCH) -> P
         folder = _configured(preset, executorch)
         succeed("cmake", "--build", folder, "--target", name)
     return folder / "tests/native" / name
+
+
+@cache
+def arm_executorch() -> Path:
+    """The executorch wheel for ARM Linux, unpacked: downloaded once."""
+    folder = BUILD / "executorch-aarch64"
+    with _alone(folder):
+        if not (folder / "executorch/share/cmake").is_dir():
+            platform = ("--platform", "manylinux_2_28_aarch64", "--only-binary", ":all:", "--python-version", "311")
+            pip = (sys.executable, "-m", "pip", "--disable-pip-version-check", "download", "--quiet", "--no-deps")
+            succeed(*pip, "--dest", folder, *platform, f"executorch=={metadata.version('executorch').split('+')[0]}")
+            with zipfile.ZipFile(next(folder.glob("executorch-*.whl"))) as wheel:
+                wheel.extractall(folder)
+    return folder / "executorch"

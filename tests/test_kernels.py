@@ -2,14 +2,9 @@
 
 import shutil
 import subprocess
-import sys
-import zipfile
-from functools import cache
-from importlib import metadata
-from pathlib import Path
 
 import pytest
-from native_programs import BUILD, ENVIRONMENT, program, run, run_thread_sanitized, succeed
+from native_programs import ENVIRONMENT, arm_executorch, program, run, run_thread_sanitized
 
 ARM_CPUS = {
     "cortex-a53": "portable neon",
@@ -22,19 +17,6 @@ def need(*tools: str) -> None:
     for tool in tools:
         if not shutil.which(tool, path=ENVIRONMENT["PATH"]):
             pytest.skip(f"{tool} is not installed")
-
-
-@cache
-def arm_executorch() -> Path:
-    """The executorch wheel for ARM Linux, unpacked: downloaded once."""
-    folder = BUILD / "executorch-aarch64"
-    if not (folder / "executorch/share/cmake").is_dir():
-        platform = ("--platform", "manylinux_2_28_aarch64", "--only-binary", ":all:", "--python-version", "311")
-        pip = (sys.executable, "-m", "pip", "--disable-pip-version-check", "download", "--quiet", "--no-deps", "--dest", folder)
-        succeed(*pip, *platform, f"executorch=={metadata.version('executorch').split('+')[0]}")
-        with zipfile.ZipFile(next(folder.glob("executorch-*.whl"))) as wheel:
-            wheel.extractall(folder)
-    return folder / "executorch"
 
 
 def check(done: subprocess.CompletedProcess) -> str:
