@@ -275,7 +275,8 @@ def test_it_waits_until_the_cpu_is_cool(bundle, sysfs):
 
 def test_cores(bundle):
     core = min(os.sched_getaffinity(0))
-    assert report(bundle, *SHORT, "--cores", core)["pinned"] == [core]
+    found = report(bundle, *SHORT[:-2], "--cores", core)
+    assert found["pinned"] == [core] and found["results"][0]["threads"] == 1
 
 
 def test_kernels(bundle):

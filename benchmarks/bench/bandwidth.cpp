@@ -13,10 +13,13 @@ namespace {
 
 void read_all(const Pages& pages) {
   const auto* words = reinterpret_cast<const uint64_t*>(pages.data());
+  const size_t half = pages.size() / sizeof(uint64_t) / 2;
   uint64_t sums[8] = {};
-  for (size_t i = 0; i < pages.size() / sizeof(uint64_t); i += 8) {
-    __builtin_prefetch(words + i + 256);
-    for (size_t j = 0; j < 8; ++j) sums[j] += words[i + j];
+  for (size_t i = 0; i < half; i += 8) {
+    for (const uint64_t* line : {words + i, words + half + i}) {
+      __builtin_prefetch(line + 256);
+      for (size_t j = 0; j < 8; ++j) sums[j] += line[j];
+    }
   }
   volatile uint64_t total = 0;
   for (uint64_t sum : sums) total = total + sum;
@@ -25,7 +28,7 @@ void read_all(const Pages& pages) {
 }  // namespace
 
 double read_bandwidth(int32_t threads) {
-  const size_t share = size_t(bandwidth_memory(threads) / threads / 64 * 64);
+  const size_t share = size_t(bandwidth_memory(threads) / threads / 128 * 128);
   std::vector<Pages> memory;
   for (int32_t i = 0; i < threads; ++i) std::memset(memory.emplace_back(share, true).data(), 1, share);
   double best = 0;

@@ -48,12 +48,13 @@ std::optional<double> memory_field(const std::string& key) {  // in bytes
   return std::atof(value->c_str()) * 1024;
 }
 
-// Xor of registers takes a cycle, and each waits for the one before. The best of several tries: others' work only slows it.
+// Xor of registers takes a cycle, and each waits for the one before. The best of many tries, for a tenth of a second: others'
+// work only slows it, and a core that has slept takes a while to run at its clock again.
 double core_ghz() {
-  constexpr int kTries = 7, kRounds = 20000, kLinks = 16;
+  constexpr int kRounds = 20000, kLinks = 16;
   double best = 0;
-  for (int i = 0; i < kTries; ++i) {
-    uint64_t x = uint64_t(i), y = 0x9E3779B97F4A7C15u;
+  for (const Clock whole; whole.seconds() < 0.1;) {
+    uint64_t x = 0, y = 0x9E3779B97F4A7C15u;
     asm volatile("" : "+r"(y));
     const Clock clock;
     for (int round = 0; round < kRounds; ++round) {
@@ -65,6 +66,14 @@ double core_ghz() {
     best = std::max(best, double(kRounds) * kLinks / clock.seconds() / 1e9);
   }
   return best;
+}
+
+// Whether this process may run on the core that a path under cpu<N> is about.
+bool ours(const fs::path& folder) {
+  cpu_set_t allowed;
+  if (sched_getaffinity(0, sizeof(allowed), &allowed)) return true;
+  const std::string name = folder.filename();
+  return CPU_ISSET(size_t(std::atoi(name.c_str() + std::string("cpu").size())), &allowed);
 }
 
 template <class T>
@@ -127,6 +136,7 @@ State state() {
     if (celsius && *celsius > 0 && *celsius < 200e3) now.celsius = std::max(now.celsius.value_or(0), *celsius / 1e3);
   }
   for (const fs::path& limit : matching(cpus, "cpu", "cpufreq/scaling_max_freq")) {
+    if (!ours(limit.parent_path().parent_path())) continue;
     const auto allowed = read_number(limit), highest = read_number(limit.parent_path() / "cpuinfo_max_freq");
     if (allowed && highest && *highest > 0) {
       now.frequency_limit = std::min(now.frequency_limit.value_or(1), *allowed / *highest);

@@ -26,7 +26,7 @@ std::optional<double> read_number(const std::filesystem::path& file);
 struct State {
   double core_ghz;                         // measured: cycles of a chain of dependent instructions
   std::optional<double> celsius;           // of the hottest zone
-  std::optional<double> frequency_limit;   // the least share of its highest frequency that a core is held to
+  std::optional<double> frequency_limit;   // the least share of its highest frequency that one of our cores is held to
   std::optional<int64_t> throttle_events;  // since the machine started
 };
 

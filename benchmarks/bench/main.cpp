@@ -103,9 +103,10 @@ std::string command_line(int argc, char** argv) {
   return line;
 }
 
-// As this process has not started ExecuTorch, which would look at its threads.
-int32_t default_threads() {
-  return int32_t(in_child("ExecuTorch", [] { return Json{{"threads", thread_count()}}; })["threads"].get<int>());
+// As many as ExecuTorch finds useful, which does not look at what cores it may use. In a child, as it starts its threads.
+int32_t default_threads(const std::vector<int32_t>& cores) {
+  const int32_t useful = in_child("ExecuTorch", [] { return Json{{"threads", thread_count()}}; })["threads"].get<int32_t>();
+  return cores.empty() ? useful : std::min(useful, int32_t(cores.size()));
 }
 
 void choose_kernels(const std::string& name) {
@@ -127,7 +128,7 @@ class Bench {
 
   // Measures and returns the report.
   Json run(std::vector<int32_t> threads, const std::vector<Plan>& plans) {
-    if (threads.empty()) threads = {default_threads()};
+    if (threads.empty()) threads = {default_threads(options_.cores)};
     report_["loading"] = Json::array();
     report_["results"] = Json::array();
     for (const int32_t count : threads) check_bandwidth_memory(count);

@@ -52,7 +52,7 @@ std::vector<cli::OptionGroup> groups(Options& options) {
   };
   return {
       {"what is measured (lists are separated by commas)",
-       {{"threads", "LIST", "CPU threads (default: as many as ExecuTorch finds useful)",
+       {{"threads", "LIST", "CPU threads (default: as many as ExecuTorch finds useful, and no more than --cores)",
          list("--threads", 1, 256, &Options::threads)},
         {"source", "LIST", "source lengths in tokens, BOS included (default: 64,512, as far as the bundle takes them)",
          list("--source", 1, kMost, &Options::sources)},

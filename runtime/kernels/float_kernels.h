@@ -343,6 +343,9 @@ T5G2_INLINE f32x16 load_entry(const void* p, int64_t i) {
   return Half ? load_half((const uint16_t*)p + i) : load((const float*)p + i);
 }
 
+// How far ahead of the keys that are read, in bytes.
+constexpr int64_t kPrefetchKeys = 1024;
+
 template <int G, bool Half>
 T5G2_INLINE void stretch_rows(const StretchArguments& a) {
   constexpr int64_t kChunk = 64;
@@ -351,6 +354,12 @@ T5G2_INLINE void stretch_rows(const StretchArguments& a) {
     const int64_t n = a.count - first < kChunk ? a.count - first : kChunk;
     for (int64_t j = 0; j < n; ++j) {
       const int64_t at = (first + j) * a.d;
+      // The values, of which the second loop reads a column of many rows at a time, come in while the keys are read.
+      constexpr int64_t kSize = Half ? 2 : 4;
+      for (int64_t byte = 0; byte < a.d * kSize; byte += 64) {
+        __builtin_prefetch((const char*)a.keys + at * kSize + byte + kPrefetchKeys);
+        __builtin_prefetch((const char*)a.values + at * kSize + byte);
+      }
       f32x16 s[G];
       for (int i = 0; i < G; ++i) s[i] = f32x16{};
       for (int64_t x = 0; x < a.d; x += 16) {
@@ -410,11 +419,11 @@ static void stretch(const StretchArguments& a) {
 
 // The table of an instruction set: these kernels and the given integer ones.
 #define T5G2_KERNELS(label, dot_int4, dot_int8) \
-  T5G2_UNPACKING_KERNELS(label, nullptr, nullptr, nullptr, dot_int4, dot_int8)
-#define T5G2_UNPACKING_KERNELS(label, unpack_int4, unpack_int8, finish, dot_int4, dot_int8)                         \
+  T5G2_UNPACKING_KERNELS(label, nullptr, nullptr, nullptr, dot_int4, dot_int8, nullptr, nullptr)
+#define T5G2_UNPACKING_KERNELS(label, unpack_int4, unpack_int8, finish, dot_int4, dot_int8, pair_int4, pair_int8)   \
   {                                                                                                                 \
-    label, quantize_row, unpack_int4, unpack_int8, finish, dot_int4, dot_int8, dot_float, nullptr, nullptr, nullptr, \
-        nullptr, store_rows, rms_norm_row, add_rms_norm_row,                                                        \
+    label, quantize_row, unpack_int4, unpack_int8, finish, dot_int4, dot_int8, pair_int4, pair_int8, dot_float,     \
+        nullptr, nullptr, nullptr, nullptr, store_rows, rms_norm_row, add_rms_norm_row,                             \
         add_layer_norm_row, norm_rotate, to_half, kAttentionRows, attention_bytes, attention_scratch, attention_pack, \
         attention_run, stretch                                                                                      \
   }

@@ -425,7 +425,8 @@ namespace t5g2 {
 // constexpr: no code of this file may run before the CPU is known.
 using namespace amx;
 constexpr Kernels kAmxExact =
-    T5G2_UNPACKING_KERNELS("amx", unpack_tiles<4>, unpack_tiles<8>, release_tiles, dot_tiles<4>, dot_tiles<8>);
+    T5G2_UNPACKING_KERNELS("amx", unpack_tiles<4>, unpack_tiles<8>, release_tiles, dot_tiles<4>, dot_tiles<8>,
+                           pair_vnni<4>, pair_vnni<8>);
 constexpr Kernels kAmx = with_bf16(kAmxExact);
 
 bool enable_amx() {

@@ -10,6 +10,6 @@ constexpr int kAttentionRows = 8;
 
 namespace t5g2 {
 using namespace avx512vnni;
-constexpr Kernels kAvx512Vnni = 
-    T5G2_UNPACKING_KERNELS("avx512vnni", unpack_vnni<4>, unpack_vnni<8>, nullptr, dot_vnni<4>, dot_vnni<8>);
+constexpr Kernels kAvx512Vnni = T5G2_UNPACKING_KERNELS("avx512vnni", unpack_vnni<4>, unpack_vnni<8>, nullptr, dot_vnni<4>,
+                                                       dot_vnni<8>, pair_vnni<4>, pair_vnni<8>);
 }  // namespace t5g2

@@ -41,5 +41,6 @@ static void dot(const DotArguments& a) {
 
 namespace t5g2 {
 using namespace neon_dotprod;
-constexpr Kernels kNeonDotprod = T5G2_UNPACKING_KERNELS("neon_dotprod", unpack, nullptr, nullptr, dot<4>, dot<8>);
+constexpr Kernels kNeonDotprod =
+    T5G2_UNPACKING_KERNELS("neon_dotprod", unpack, nullptr, nullptr, dot<4>, dot<8>, nullptr, nullptr);
 }  // namespace t5g2

@@ -116,5 +116,6 @@ static void dot(const DotArguments& a) {
 
 namespace t5g2 {
 using namespace neon_i8mm;
-constexpr Kernels kNeonI8mm = T5G2_UNPACKING_KERNELS("neon_i8mm", unpack<4>, unpack<8>, nullptr, dot<4>, dot<8>);
+constexpr Kernels kNeonI8mm =
+    T5G2_UNPACKING_KERNELS("neon_i8mm", unpack<4>, unpack<8>, nullptr, dot<4>, dot<8>, nullptr, nullptr);
 }  // namespace t5g2

@@ -28,6 +28,8 @@ struct DotArguments {
   uint8_t* scratch;          // 16 * (columns rounded up to 64) elements of x's size, 64-byte aligned, the thread's own
   bool unpacked;             // `unpack` has filled scratch with this block
   float* out;                // [rows rounded up to kTileRows][16]
+  int64_t pair = 0;          // of pair_int4 and pair_int8: bytes from this block to the other one, and floats from its
+  int64_t pair_out = 0;      // result to the other's
 };
 
 // What happens to `out` of DotArguments on its way to the result.
@@ -98,6 +100,9 @@ struct Kernels {
   void (*finish)();  // after the last of a thread's products or queries; may be null
   void (*dot_int4)(const DotArguments&);
   void (*dot_int8)(const DotArguments&);
+  // One row times two blocks, read in turn: memory delivers two streams faster than one. May be null.
+  void (*pair_int4)(const DotArguments&);
+  void (*pair_int8)(const DotArguments&);
   void (*dot_float)(const DotArguments&);
   // Many rows times grouped weights in bfloat16, where that is faster than int8, which must scale every group's sum: the
   // activations are not quantized but rounded, and so are the dequantized weights. All null elsewhere.

@@ -9,6 +9,7 @@ namespace t5g2 {
 namespace {
 
 constexpr int64_t kBlocksAtOnce = 8;        // that rows are multiplied with before they are stored, side by side
+constexpr int64_t kStreamedBlocks = 32;     // the same for one row in two streams: each is half of them
 constexpr int64_t kSliceBytes = 1 << 20;    // of activations: they stay in the second cache while all blocks pass by
 constexpr int64_t kPieceBytes = 32 * 1024;  // of weights that a thread takes at a time, at least
 constexpr int64_t kRowsPerTask = 8;         // that a thread quantizes at a time
@@ -73,14 +74,17 @@ void multiply(const Activations& x, const LinearArguments& a) {
   const Packed& w = a.weights;
   const bool wide = x.size == sizeof(uint16_t);
   void (*dot)(const DotArguments&) = k.dot_float;
+  void (*pair)(const DotArguments&) = nullptr;
   void (*unpack)(const DotArguments&) = nullptr;
   if (wide) {
     dot = k.dot_bf16;
     unpack = w.bits == 4 ? k.unpack_bf16_int4 : k.unpack_bf16_int8;
   } else if (w.bits < 32) {
     dot = w.bits == 4 ? k.dot_int4 : k.dot_int8;
+    if (x.rows == 1) pair = w.bits == 4 ? k.pair_int4 : k.pair_int8;
     if (x.rows >= kTileRows) unpack = w.bits == 4 ? k.unpack_int4 : k.unpack_int8;
   }
+  const int64_t at_once = pair ? kStreamedBlocks : kBlocksAtOnce;
   const int64_t step = a.gated ? 2 : 1;  // blocks that make 16 columns of the result
   const int64_t units = (a.rows + kBlockRows - 1) / kBlockRows;
   const int64_t per_thread = (units + 4 * threads() - 1) / (4 * threads());
@@ -98,15 +102,15 @@ void multiply(const Activations& x, const LinearArguments& a) {
     d.unpacked = unpack != nullptr;
     const int64_t scratch = 16 * round_up(d.columns, 64) * x.size;
     uint8_t* weights = unpacked.reserve((unpack ? kBlocksAtOnce : 1) * scratch);
-    float* out = reinterpret_cast<float*>(results.reserve(kBlocksAtOnce * block_rows * kBlockRows * sizeof(float)));
+    float* out = reinterpret_cast<float*>(results.reserve(at_once * block_rows * kBlockRows * sizeof(float)));
     StoreArguments s{};
     s.dot = out;
     s.block_rows = block_rows;
     s.gated = a.gated;
     s.gelu = a.gelu;
     s.stride = a.stride;
-    for (int64_t unit = first; unit < last; unit += kBlocksAtOnce / step) {
-      const int64_t blocks = std::min(kBlocksAtOnce, (last - unit) * step);
+    for (int64_t unit = first; unit < last; unit += at_once / step) {
+      const int64_t blocks = std::min(at_once, (last - unit) * step);
       const int64_t first_block = a.first_block + unit * step, column = unit * kBlockRows;
       const auto select = [&](int64_t block) {
         d.weights = w.block(first_block + block);
@@ -125,7 +129,14 @@ void multiply(const Activations& x, const LinearArguments& a) {
         d.x = static_cast<const uint8_t*>(x.x) + row * x.stride * x.size;
         d.starts = x.starts ? x.starts + row * d.groups : nullptr;
         s.row_scales = x.scales ? x.scales + row : nullptr;
-        for (int64_t block = 0; block < blocks; ++block) {
+        const int64_t pairs = pair ? blocks / 2 : 0;
+        d.pair = pairs * w.block_bytes();
+        d.pair_out = pairs * block_rows * kBlockRows;
+        for (int64_t block = 0; block < pairs; ++block) {
+          select(block);
+          pair(d);
+        }
+        for (int64_t block = 2 * pairs; block < blocks; ++block) {
           select(block);
           dot(d);
         }

@@ -15,12 +15,32 @@ T5G2_INLINE __m512i load64(const uint8_t* p) { return _mm512_loadu_si512(p); }
 // hardware's own prefetching stops at pages of 4 KB; with this, decoding was 1.2 times as fast (270M, int4, one thread).
 constexpr int64_t kPrefetch = 2048;
 
+// Eight columns of a block's 16 rows, as bytes without sign: the first four columns' and the other four's.
+struct Eight {
+  __m512i first, second;
+};
+
+template <int Bits>
+T5G2_INLINE Eight read_ahead(const uint8_t* w) {
+  for (int line = 0; line < 16 * Bits; line += 64) _mm_prefetch(w + kPrefetch + line, _MM_HINT_T0);
+  if (Bits == 4) {
+    const __m512i both = load64(w), low = _mm512_set1_epi8(15);
+    return {_mm512_and_si512(both, low), _mm512_and_si512(_mm512_srli_epi16(both, 4), low)};
+  }
+  const __m512i flip = _mm512_set1_epi8(-128);
+  return {_mm512_xor_si512(load64(w), flip), _mm512_xor_si512(load64(w + 64), flip)};
+}
+
+// The total with a group's two sums added, which `scales` make numbers of.
+T5G2_INLINE __m512 add_scaled(__m512 total, __m512i even, __m512i odd, const uint16_t* scales) {
+  return _mm512_fmadd_ps(_mm512_cvtepi32_ps(_mm512_add_epi32(even, odd)), (__m512)load_bf16(scales), total);
+}
+
 // R rows straight from the packed weights, for so few rows that reading the weights is the work.
 template <int Bits, int R>
 T5G2_INLINE void dot_few(const DotArguments& a, int64_t r0) {
   const int8_t* x = (const int8_t*)a.x + r0 * a.stride;
   const uint8_t* w = a.weights;
-  const __m512i low = _mm512_set1_epi8(15), flip = _mm512_set1_epi8(-128);
   __m512 total[R];
   for (int r = 0; r < R; ++r) total[r] = _mm512_setzero_ps();
   for (int64_t g = 0; g < a.groups; ++g) {
@@ -30,27 +50,40 @@ T5G2_INLINE void dot_few(const DotArguments& a, int64_t r0) {
       odd[r] = _mm512_setzero_si512();
     }
     for (int64_t k = g * a.group; k < (g + 1) * a.group; k += 8, w += 16 * Bits) {
-      for (int line = 0; line < 16 * Bits; line += 64) _mm_prefetch(w + kPrefetch + line, _MM_HINT_T0);
-      __m512i first, second;
-      if (Bits == 4) {
-        const __m512i both = load64(w);
-        first = _mm512_and_si512(both, low);
-        second = _mm512_and_si512(_mm512_srli_epi16(both, 4), low);
-      } else {
-        first = _mm512_xor_si512(load64(w), flip);
-        second = _mm512_xor_si512(load64(w + 64), flip);
-      }
+      const Eight weights = read_ahead<Bits>(w);
       for (int r = 0; r < R; ++r) {
-        even[r] = dot4(even[r], first, x + r * a.stride + k);
-        odd[r] = dot4(odd[r], second, x + r * a.stride + k + 4);
+        even[r] = dot4(even[r], weights.first, x + r * a.stride + k);
+        odd[r] = dot4(odd[r], weights.second, x + r * a.stride + k + 4);
       }
     }
-    const __m512 scale = (__m512)load_bf16(a.scales + 16 * g);
-    for (int r = 0; r < R; ++r) {
-      total[r] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(_mm512_add_epi32(even[r], odd[r])), scale, total[r]);
-    }
+    for (int r = 0; r < R; ++r) total[r] = add_scaled(total[r], even[r], odd[r], a.scales + 16 * g);
   }
   for (int r = 0; r < R; ++r) _mm512_storeu_ps(a.out + 16 * (r0 + r), total[r]);
+}
+
+// One row times two blocks. On a Xeon with AMX a plain loop reads 17.2 GB/s in two streams and 15.7 in one; decoding with this
+// was 1.1 times as fast (270M, int4, one and two threads).
+template <int Bits>
+static void pair_vnni(const DotArguments& a) {
+  const int8_t* x = (const int8_t*)a.x;
+  const uint8_t* w = a.weights;
+  const uint16_t* other_scales = (const uint16_t*)((const uint8_t*)a.scales + a.pair);
+  __m512 total[2] = {_mm512_setzero_ps(), _mm512_setzero_ps()};
+  for (int64_t g = 0; g < a.groups; ++g) {
+    const __m512i start = _mm512_set1_epi32(a.starts[g]);
+    __m512i even[2] = {start, start}, odd[2] = {_mm512_setzero_si512(), _mm512_setzero_si512()};
+    for (int64_t k = g * a.group; k < (g + 1) * a.group; k += 8, w += 16 * Bits) {
+      for (int i = 0; i < 2; ++i) {
+        const Eight weights = read_ahead<Bits>(w + i * a.pair);
+        even[i] = dot4(even[i], weights.first, x + k);
+        odd[i] = dot4(odd[i], weights.second, x + k + 4);
+      }
+    }
+    total[0] = add_scaled(total[0], even[0], odd[0], a.scales + 16 * g);
+    total[1] = add_scaled(total[1], even[1], odd[1], other_scales + 16 * g);
+  }
+  _mm512_storeu_ps(a.out, total[0]);
+  _mm512_storeu_ps(a.out + a.pair_out, total[1]);
 }
 
 // Writes a block's weights to scratch as bytes [columns / 4][16][4], plus `Add` in each byte.
@@ -95,10 +128,7 @@ T5G2_INLINE void dot_many(const DotArguments& a, int64_t r0) {
       for (int r = 0; r < R; ++r) even[r] = dot4(even[r], first, x[r] + k);
       for (int r = 0; r < R; ++r) odd[r] = dot4(odd[r], second, x[r] + k + 4);
     }
-    const __m512 scale = (__m512)load_bf16(a.scales + 16 * g);
-    for (int r = 0; r < R; ++r) {
-      total[r] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(_mm512_add_epi32(even[r], odd[r])), scale, total[r]);
-    }
+    for (int r = 0; r < R; ++r) total[r] = add_scaled(total[r], even[r], odd[r], a.scales + 16 * g);
   }
   for (int r = 0; r < R; ++r) _mm512_storeu_ps(a.out + 16 * (r0 + r), total[r]);
 }
