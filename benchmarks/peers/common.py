@@ -9,6 +9,8 @@ import argparse
 import json
 import os
 import statistics
+import subprocess
+import tempfile
 import time
 from pathlib import Path
 
@@ -67,6 +69,18 @@ def rates(work, amount: int, runs: int) -> list[float]:
     return found
 
 
+def run_program(command: list) -> tuple[object, float]:
+    """Runs a program that prints JSON; returns what it printed and the most memory it had resident, in MB."""
+    with tempfile.TemporaryFile("w+") as errors:
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True)
+        output = process.stdout.read()
+        _, status, usage = os.wait4(process.pid, 0)
+        if status:
+            errors.seek(0)
+            raise SystemExit(f"{Path(command[0]).name} failed: {errors.read().strip()[-300:]}")
+    return json.loads(output), usage.ru_maxrss * 1024 / 1e6
+
+
 def report(
     *,
     peer: str,
@@ -79,12 +93,14 @@ def report(
     resident_mb: float,
     files: list[Path],
     settings: str,
+    wrong: str = "",
 ) -> None:
     """Prints one measurement as JSON.
 
     encode_*: source (or prompt) tokens a second at 512 tokens; decode_*: generated tokens a second at source or context
     512, all logits computed; the medians and every run. load_s: from files in the page cache to ready for the first
     request. resident_mb: of the whole process after the runs, without Python and numpy themselves. file_mb: model files.
+    wrong: what the peer gets wrong; a test of ours shows it.
     """
     result = {
         "peer": peer,
@@ -99,6 +115,7 @@ def report(
         "resident_mb": round(resident_mb, 1),
         "file_mb": round(sum(path.stat().st_size for path in files) / 1e6, 1),
         "settings": settings,
+        "wrong": wrong,
     }
     print(json.dumps(result), flush=True)
 

@@ -1,18 +1,19 @@
-"""Measures the peers, and any other command, in one run: all in turn, round after round (A B A B), on the same cores.
+"""Measures ours and the peers in one run: all in turn, round after round (A B A B), on the same cores.
 
-    python benchmarks/peers/run.py [--only llama.cpp onnxruntime] [--rounds 3] [--also "COMMAND"] [--output FOLDER]
+    python benchmarks/peers/run.py [--only t5g2 llama.cpp] [--rounds 2] [--also "COMMAND"] [--output FOLDER]
 
 Sets up what is missing (setup_peers.py), writes the model files that are missing, measures every (peer, quant) once a
-round and thread count, each in a process of its own, and writes FOLDER/peers.json and FOLDER/peers.md: medians over all
+round and thread count, each in a process of its own, and writes FOLDER/peers.json, peers.md and peers.png: medians over all
 rounds. What can't be set up or measured is listed with the reason. All figures are for the 270M text model, random
-weights; `common.report` says what each means.
+weights; `common.report` says what each means. From nothing it takes most of an hour on two cores.
 
-Peers pin themselves to the first cores, as many as threads. --also takes a command that prints one or more such JSON
-objects, one a line, for example our own benchmark (pin it with taskset). It runs once a round and thread count where it
-holds "{threads}", otherwise once a round.
+Ours run where this runs; the peers in an environment of their own, pinned to the first cores, as many as threads. --also
+takes a command that prints one or more such JSON objects, one a line (pin it with taskset). It runs once a round and thread
+count where it holds "{threads}", otherwise once a round.
 """
 
 import argparse
+import importlib.util
 import json
 import os
 import shlex
@@ -23,13 +24,19 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import setup_peers
+from draw import draw
 
 HERE = Path(__file__).resolve().parent
+OURS = "t5g2"
 PEERS = {  # name -> (script, quants)
+    OURS: ("peer_t5g2.py", ("int4", "int8", "xnnpack-int4", "xnnpack-int8")),
     "llama.cpp": ("peer_llama_cpp.py", ("q4_0", "q8_0")),
+    "llama.cpp-t5": ("peer_llama_cpp_t5.py", ("q4_0", "q8_0")),
     "onnxruntime": ("peer_onnxruntime.py", ("int8", "int4")),
     "litert": ("peer_litert.py", ("int4", "int8")),
     "openvino": ("peer_openvino.py", ("int4", "int8")),
+    "ctranslate2": ("peer_ctranslate2.py", ("int8",)),
+    "transformers": ("peer_transformers.py", ("bf16",)),
 }
 REPORTED = set("peer version quant threads encode_runs decode_runs load_s resident_mb file_mb settings".split())
 TIME_LIMIT_S = 1800
@@ -53,10 +60,10 @@ def call(command: list[str], log: Path) -> list[dict]:
 
 def prepare(env: Path, names: list[str]) -> tuple[list[str], dict[str, str]]:
     """Sets up the peers and writes their model files. Returns the peers that are ready and why the others are not."""
-    state = setup_peers.setup(env, [name for name in names if not is_set_up(env, name)]) if names else {}
+    state = setup_peers.setup(env, [name for name in names if name != OURS and not is_set_up(env, name)])
     ready, missing = [], {}
     for name in names:
-        if state[name] != "ok":
+        if name != OURS and state[name] != "ok":
             missing[name] = f"can't be set up: {state[name]}"
             continue
         print(f"preparing {name}", file=sys.stderr, flush=True)
@@ -74,7 +81,8 @@ def is_set_up(env: Path, name: str) -> bool:
 
 
 def peer_command(env: Path, name: str, *options: str) -> list[str]:
-    return [str(env / "venv/bin/python"), str(HERE / PEERS[name][0]), "--env", str(env), *options]
+    python = sys.executable if name == OURS else str(env / "venv/bin/python")
+    return [python, str(HERE / PEERS[name][0]), "--env", str(env), *options]
 
 
 def commands(args, ready: list[str], threads: int) -> list[tuple[str, list[str]]]:
@@ -152,11 +160,14 @@ def table(record: dict) -> str:
         last = by_threads[max(by_threads)]
         figures = [side_by_side("decode_tok_s", 1), side_by_side("encode_tok_s", 0)]
         rest = [f"{last['load_s']:.2f}", f"{last['resident_mb']:.0f}", f"{last['file_mb']:.0f}"]
-        lines.append(f"| {peer} {quant} | {' | '.join(figures + rest)} |")
+        mark = " (wrong results, see below)" if last.get("wrong") else ""
+        lines.append(f"| {peer} {quant}{mark} | {' | '.join(figures + rest)} |")
     lines += ["", "Settings:", ""]
     for (peer, quant), by_threads in rows.items():
         first = next(iter(by_threads.values()))
         lines.append(f"- {peer} {quant}, version {first['version']}: {first['settings']}")
+        if first.get("wrong"):
+            lines.append(f"  - **gives wrong results**: {first['wrong']}")
     if record["missing"]:
         lines += ["", "Not measured:", "", *(f"- {name}: {reason}" for name, reason in record["missing"].items())]
     before, after = record["load_average"]
@@ -175,12 +186,14 @@ def main() -> None:
     parser.add_argument("--only", nargs="*", choices=PEERS, default=list(PEERS), metavar="NAME", help=", ".join(PEERS))
     parser.add_argument("--also", action="append", default=[], metavar="COMMAND", help="may be given more than once")
     parser.add_argument("--threads", type=lambda text: [int(n) for n in text.split(",")], default=[1, 2], help="default: 1,2")
-    parser.add_argument("--rounds", type=int, default=3, help="default: 3")
+    parser.add_argument("--rounds", type=int, default=2, help="default: 2")
     parser.add_argument("--runs", type=int, default=5, help="timed runs of a figure in one round, default: 5")
-    parser.add_argument("--output", type=Path, default=Path("."), help="folder for peers.json and peers.md, default: .")
+    parser.add_argument("--output", type=Path, default=Path("."), help="folder for the results, default: .")
     args = parser.parse_args()
     args.env = args.env.expanduser().resolve()
     args.output.mkdir(parents=True, exist_ok=True)
+    if importlib.util.find_spec("matplotlib") is None:
+        parser.error("the picture needs matplotlib; pip install 't5g2[bench]'")
 
     (args.env / "logs").mkdir(parents=True, exist_ok=True)
     ready, missing = prepare(args.env, args.only)
@@ -199,6 +212,7 @@ def main() -> None:
     }
     (args.output / "peers.json").write_text(json.dumps(record, indent=1) + "\n")
     (args.output / "peers.md").write_text(table(record))
+    draw(record, args.output / "peers.png")
     print(table(record), end="")
 
 

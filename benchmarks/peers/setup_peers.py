@@ -14,11 +14,15 @@ import tarfile
 import venv
 from pathlib import Path
 
+HERE = Path(__file__).resolve().parent
 DEFAULT_ENV = Path.home() / ".cache" / "t5g2-peers"
 LLAMA_CPP_PYTHON = "llama-cpp-python==0.3.36"  # its source archive holds llama.cpp
-TORCH = "torch==2.13.0"  # only to export graphs; the CPU build is enough, take it where your index has both
+TORCH = "torch==2.13.0"  # the CPU build is enough; take it where your index has both
+TRANSFORMERS = "transformers==5.23.0"
+LLAMA_CPP_PACKAGES = ["numpy", "gguf==0.19.0", "cmake>=3.28", "ninja", "scikit-build-core"]
 PACKAGES = {
-    "llama.cpp": ["numpy", "gguf==0.19.0", "cmake>=3.28", "ninja", "scikit-build-core"],
+    "llama.cpp": LLAMA_CPP_PACKAGES,
+    "llama.cpp-t5": LLAMA_CPP_PACKAGES,
     "onnxruntime": [TORCH, "onnx==1.23.2", "onnxscript==0.7.2", "onnxruntime==1.31.1"],
     "litert": [
         TORCH,
@@ -28,6 +32,8 @@ PACKAGES = {
         "litert-converter==0.5.0",
     ],
     "openvino": [TORCH, "openvino==2026.4.1", "nncf==3.4.0"],
+    "ctranslate2": [TORCH, TRANSFORMERS, "ctranslate2==4.8.5"],
+    "transformers": [TORCH, TRANSFORMERS],
 }
 CLANG_VERSIONS = (19, 18, 17, 16)  # gcc 12's build reaches about half the speed
 
@@ -56,7 +62,7 @@ def find_clang(log: Path) -> int:
 
 
 def build_llama_cpp(env: Path, log: Path) -> None:
-    """Builds llama-bench for this CPU: GGML_NATIVE takes what the CPU has, AMX included."""
+    """Builds llama-bench and llama-t5 for this CPU: GGML_NATIVE takes what the CPU has, AMX included."""
     clang = find_clang(log)
     bin_dir, sources, build = env / "venv/bin", env / "src", env / "llama.cpp"
     if not list(sources.glob("*.tar.gz")):
@@ -81,8 +87,21 @@ def build_llama_cpp(env: Path, log: Path) -> None:
     path = {**os.environ, "PATH": f"{bin_dir}:{os.environ['PATH']}"}
     run([bin_dir / "cmake", "-S", tree, "-B", build, "-G", "Ninja", *options], log, env=path)
     run([bin_dir / "cmake", "--build", build, "--target", "llama-bench", "-j", "2"], log, env=path)
+    build_llama_t5(tree, build, f"clang++-{clang}", log)
     (build / "version.txt").write_text(f"{archive.name.removesuffix('.tar.gz')}, clang {clang}\n")
     shutil.rmtree(tree.parent.parent)
+
+
+def build_llama_t5(tree: Path, build: Path, compiler: str, log: Path) -> None:
+    """Our program for encoder-decoder models, against the headers in `tree` and the libraries that llama-bench is made of."""
+    libraries = ["src/libllama.a", *(f"ggml/src/lib{name}.a" for name in ("ggml", "ggml-cpu", "ggml-base"))]
+    command = [compiler, "-std=c++17", "-O2", HERE / "llama_t5.cpp", "-I", tree / "include", "-I", tree / "ggml/include"]
+    command += [*(build / library for library in libraries), "-fopenmp", "-ldl", "-lpthread", "-o", build / "bin/llama-t5"]
+    run(command, log)
+
+
+def has_llama_cpp(env: Path) -> bool:
+    return all((env / "llama.cpp" / name).exists() for name in ("bin/llama-t5", "version.txt"))  # what is written last
 
 
 def setup(env: Path, names: list[str]) -> dict[str, str]:
@@ -97,7 +116,7 @@ def setup(env: Path, names: list[str]) -> dict[str, str]:
         print(f"setting up {name} ({log})", file=sys.stderr, flush=True)
         try:
             run([python, "-m", "pip", "install", "-q", *PACKAGES[name]], log)
-            if name == "llama.cpp" and not (env / "llama.cpp/version.txt").exists():
+            if name in ("llama.cpp", "llama.cpp-t5") and not has_llama_cpp(env):  # one build serves both
                 build_llama_cpp(env, log)
             state[name] = "ok"
         except (RuntimeError, OSError) as error:
