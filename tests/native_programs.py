@@ -64,10 +64,20 @@ def _alone(folder: Path):
 @cache
 def program(name: str, preset: str = "test", executorch: Path = EXECUTORCH) -> Path:
     """The test program `name`, built for `preset` against that executorch package."""
+    return _built(name, preset, executorch) / "tests/native" / name
+
+
+@cache
+def own_program(name: str, preset: str, executorch: Path = EXECUTORCH) -> Path:
+    """`program`, for those that are no tests, such as t5g2-bench."""
+    return _built(name, preset, executorch) / name
+
+
+def _built(name: str, preset: str, executorch: Path) -> Path:
     with _alone(BUILD / preset):
         folder = _configured(preset, executorch)
         succeed("cmake", "--build", folder, "--target", name)
-    return folder / "tests/native" / name
+    return folder
 
 
 @cache
