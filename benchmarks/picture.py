@@ -80,15 +80,14 @@ def scaled(figure: dict, unit: float) -> dict:
     return {key: figure[key] * unit for key in ("median", "low", "high")}
 
 
-def bars(axis, rows, figures: list[dict], colors, height: float) -> None:
-    """Medians with their quartiles, and the number beside each."""
+def bars(axis, rows, figures: list[dict], colors, height: float, inside: bool = False) -> None:
+    """Medians with their quartiles, and the number beside or inside each."""
     medians = [figure["median"] for figure in figures]
     low = [figure["median"] - figure["low"] for figure in figures]
     high = [figure["high"] - figure["median"] for figure in figures]
     drawn = axis.barh(rows, medians, height, color=colors, xerr=[low, high], error_kw={"elinewidth": 1, "capsize": 2})
-    axis.bar_label(
-        drawn, [f"{value:.3g}" if value < 1000 else f"{value:.0f}" for value in medians], padding=5, fontsize="small"
-    )
+    labels = [f"{value:.3g}" if value < 1000 else f"{value:.0f}" for value in medians]
+    axis.bar_label(drawn, labels, label_type="center" if inside else "edge", padding=0 if inside else 5, fontsize="small")
 
 
 def decode(axis, row: int, result: dict, color) -> None:
@@ -97,7 +96,8 @@ def decode(axis, row: int, result: dict, color) -> None:
     height = 0.8 / max(1, len(depths))
     for i, depth in enumerate(depths):
         at = row - 0.4 + height * (i + 0.5)
-        bars(axis, [at], [depth["tok_s"]], [(*color[:3], 1 - 0.6 * i / max(1, len(depths)))], height * 0.9)
+        shade = (*color[:3], 0.8 - 0.5 * i / max(1, len(depths)))
+        bars(axis, [at], [depth["tok_s"]], [shade], height * 0.9, inside=True)
         if "bytes_per_token" in depth:
             limit = result["read_gb_s"] * 1e9 / depth["bytes_per_token"]
             axis.plot([limit, limit], [at - height / 2, at + height / 2], color="black", linewidth=1.5)

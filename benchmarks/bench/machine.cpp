@@ -163,7 +163,7 @@ std::string throttling(const State& before, const State& after) {
       return join("a core is held to ", percent(*s->frequency_limit), " of its frequency");
     }
   }
-  if (after.core_ghz < 0.9 * before.core_ghz) {
+  if (after.core_ghz < 0.85 * before.core_ghz) {  // a shared machine loses a tenth to others
     return join("the clock fell to ", percent(after.core_ghz / before.core_ghz), " of what it was before");
   }
   return "none";

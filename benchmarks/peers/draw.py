@@ -37,6 +37,7 @@ def draw(record: dict, picture: Path) -> None:
         axis.grid(axis="x", alpha=0.25)
     labels = [f"{peer} {quant}{'*' if wrong(found) else ''}" for (peer, quant), found in rows.items()]
     axes[0].set_yticks(range(len(rows)), labels)
+    axes[0].margins(y=0.02)
     axes[0].invert_yaxis()
     note = f"{record['machine']}; {record['date']}; medians of {record['rounds']} rounds in turn"
     if any(wrong(found) for found in rows.values()):

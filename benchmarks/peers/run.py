@@ -1,6 +1,6 @@
 """Measures ours and the peers in one run: all in turn, round after round (A B A B), on the same cores.
 
-    python benchmarks/peers/run.py [--only t5g2 llama.cpp] [--rounds 2] [--also "COMMAND"] [--output FOLDER]
+    python benchmarks/peers/run.py [--only t5g2 llama.cpp] [--rounds 3] [--also "COMMAND"] [--output FOLDER]
 
 Sets up what is missing (setup_peers.py), writes the model files that are missing, measures every (peer, quant) once a
 round and thread count, each in a process of its own, and writes FOLDER/peers.json, peers.md and peers.png: medians over all
@@ -85,6 +85,14 @@ def peer_command(env: Path, name: str, *options: str) -> list[str]:
     return [python, str(HERE / PEERS[name][0]), "--env", str(env), *options]
 
 
+def forget(folder: Path) -> None:
+    """Drops all model files from the page cache, so that each peer finds the same memory free, whoever ran before it."""
+    for path in folder.rglob("*"):
+        if path.is_file():
+            with open(path, "rb") as file:
+                os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+
 def commands(args, ready: list[str], threads: int) -> list[tuple[str, list[str]]]:
     """(label, command) of everything to run for one thread count in one round, in order."""
     turn = []
@@ -105,6 +113,7 @@ def measure(args, ready: list[str], missing: dict[str, str]) -> list[dict]:
         for threads in args.threads:
             for label, command in commands(args, ready, threads):
                 print(f"round {turn + 1} of {args.rounds}, {threads} threads: {label}", file=sys.stderr, flush=True)
+                forget(args.env / "models")
                 try:
                     printed = call(command, args.env / "logs" / "measure.log")
                 except (RuntimeError, OSError, ValueError, subprocess.TimeoutExpired) as error:
@@ -125,8 +134,9 @@ def merge(samples: list[dict]) -> list[dict]:
         for figure in ("encode", "decode"):
             runs = [rate for sample in group for rate in sample[f"{figure}_runs"]]
             result[f"{figure}_runs"] = runs
-            result[f"{figure}_tok_s"] = statistics.median(runs)
             result[f"{figure}_round_medians"] = [statistics.median(sample[f"{figure}_runs"]) for sample in group]
+            # Not of all runs: those of a round share its luck with huge pages and with others' work.
+            result[f"{figure}_tok_s"] = statistics.median(result[f"{figure}_round_medians"])
         for key in ("load_s", "resident_mb", "file_mb"):
             result[key] = statistics.median(sample[key] for sample in group)
         merged.append(result)
@@ -186,7 +196,7 @@ def main() -> None:
     parser.add_argument("--only", nargs="*", choices=PEERS, default=list(PEERS), metavar="NAME", help=", ".join(PEERS))
     parser.add_argument("--also", action="append", default=[], metavar="COMMAND", help="may be given more than once")
     parser.add_argument("--threads", type=lambda text: [int(n) for n in text.split(",")], default=[1, 2], help="default: 1,2")
-    parser.add_argument("--rounds", type=int, default=2, help="default: 2")
+    parser.add_argument("--rounds", type=int, default=3, help="default: 3")
     parser.add_argument("--runs", type=int, default=5, help="timed runs of a figure in one round, default: 5")
     parser.add_argument("--output", type=Path, default=Path("."), help="folder for the results, default: .")
     args = parser.parse_args()
