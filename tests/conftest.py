@@ -1,5 +1,6 @@
 """Exports take most of the test time, so each is made once."""
 
+import signal
 from types import SimpleNamespace
 
 import pytest
@@ -7,6 +8,10 @@ from exported import TINY_LIMITS, export, export_nano, save_tiny
 
 import t5g2
 from t5g2.runtime.reference import load as load_oracle
+
+# A shell ignores Ctrl-C for what it starts in the background, and our commands would inherit that from the tests.
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Three layers of both kinds in the encoder and four in the decoder, so that mixing up the stacks cannot go unnoticed.
 ENCODER_LAYERS = ["sliding_attention", "full_attention", "sliding_attention"]
