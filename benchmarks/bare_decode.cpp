@@ -5,14 +5,13 @@
 
 #include <chrono>
 #include <cstdio>
-#include <cstdlib>
-#include <map>
 #include <string>
 #include <vector>
 
 #include <executorch/extension/tensor/tensor.h>
 
 #include "benchmarks/bench/ids.h"
+#include "benchmarks/number_options.h"
 #include "runtime/engine/error.h"
 #include "runtime/engine/program.h"
 #include "runtime/engine/softmax.h"
@@ -23,11 +22,11 @@ using executorch::aten::ScalarType;
 using executorch::extension::from_blob;
 using Clock = std::chrono::steady_clock;
 
-int measure(const char* folder, std::map<std::string, int> options) {
+void measure(const char* folder, t5g2::NumberOptions options) {
   const t5g2::Bundle bundle = t5g2::open_bundle(folder, t5g2::default_cache_folder());
   const t5g2::Manifest& m = bundle.manifest;
   if (!m.native || m.has_vision) t5g2::fail(folder, ": export with --backend native --no-vision");
-  t5g2::set_threads(options["--threads"]);
+  t5g2::set_threads(int32_t(options["--threads"]));
   t5g2::Program program(bundle.file("text.pte"), {"encoder", "decoder_step"});
 
   const std::vector<int32_t> source = t5g2::bench::source_ids(m, options["--source"], 0);
@@ -40,40 +39,24 @@ int measure(const char* folder, std::map<std::string, int> options) {
   int64_t id = m.tokens.bos, position = 0;
   const auto id_tensor = from_blob(&id, {1}, ScalarType::Long), position_tensor = from_blob(&position, {1}, ScalarType::Long);
   t5g2::BlockMaxima maxima;
-  for (int run = 0; run <= options["--repeat"]; ++run) {  // the first is not counted
+  for (long run = 0; run <= options["--repeat"]; ++run) {  // the first is not counted
     position = options["--depth"];
     const auto start = Clock::now();
-    for (int i = 0; i < options["--target"]; ++i, ++position) {
+    for (long i = 0; i < options["--target"]; ++i, ++position) {
       const auto outputs = program.run("decoder_step", {*id_tensor, *position_tensor, *cache_tensor, cross});
       maxima.update({outputs.back().toTensor().const_data_ptr<float>(), size_t(m.vocab_size)});
       id = maxima.first_largest();
     }
     const double seconds = std::chrono::duration<double>(Clock::now() - start).count();
-    if (run) std::printf("%s%.3f", run == 1 ? "[" : ", ", options["--target"] / seconds);
+    if (run) std::printf("%s%.3f", run == 1 ? "[" : ", ", double(options["--target"]) / seconds);
   }
   std::printf("]\n");
-  return 0;
 }
 
 }  // namespace
 
 int main(int argc, char** argv) {
-  std::map<std::string, int> options = {{"--source", 512}, {"--depth", 256}, {"--threads", 1}, {"--repeat", 5}, {"--target", 64}};
-  for (int i = 2; i + 1 < argc; i += 2) {
-    if (!options.count(argv[i])) {
-      std::fprintf(stderr, "bare_decode: unknown option %s\n", argv[i]);
-      return 2;
-    }
-    options[argv[i]] = std::atoi(argv[i + 1]);
-  }
-  if (argc < 2 || argc % 2) {
-    std::fprintf(stderr, "usage: bare_decode BUNDLE [--source 512] …\n");
-    return 2;
-  }
-  try {
-    return measure(argv[1], options);
-  } catch (const std::exception& error) {
-    std::fprintf(stderr, "bare_decode: %s\n", error.what());
-    return 1;
-  }
+  return t5g2::run_with_numbers(
+      "bare_decode", argc, argv,
+      {{"--source", 512}, {"--depth", 256}, {"--threads", 1}, {"--repeat", 5}, {"--target", 64}}, measure);
 }

@@ -7,6 +7,7 @@ import re
 import shlex
 import shutil
 import subprocess
+from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import NamedTuple
 
@@ -23,7 +24,7 @@ class Done(NamedTuple):
     output: str
 
 
-class Device:
+class Device(ABC):
     """Runs commands in its own shell, and keeps all files in one folder. Subclasses say how it is reached."""
 
     name: str
@@ -34,12 +35,13 @@ class Device:
     def folder(self) -> str:
         return f"{self.root}/{FOLDER}"
 
+    @abstractmethod
     def shell(self, script: str) -> list[str]:
         """The command here that has the device's shell run the script."""
-        raise NotImplementedError
 
+    @abstractmethod
     def send(self, local: Path, remote: str) -> None:
-        raise NotImplementedError
+        """Writes a file there; DeviceError where that fails."""
 
     def run(self, command: str, limit_s: float | None = SHORT_S) -> Done:
         """Runs it there. `output` has both streams: not every adb keeps them apart, or its exit status, or line ends."""
@@ -110,9 +112,9 @@ class Device:
         zones = [int(value) / 1e3 for value in values if re.fullmatch(r"\d{1,6}", value)]
         return max((zone for zone in zones if 0 < zone < 200), default=None)
 
+    @abstractmethod
     def description(self) -> dict:
         """`over`, `name` and `system`."""
-        raise NotImplementedError
 
     def condition(self) -> dict | None:
         """What it says of its own heat and battery; None where it has nothing to say."""

@@ -3,15 +3,14 @@
 //
 //     engine_overhead BUNDLE [--source 512] [--steps 64] [--rounds 9] [--threads 1]
 
-#include <algorithm>
 #include <chrono>
 #include <cstdio>
-#include <cstdlib>
-#include <map>
 #include <memory>
 #include <string>
 #include <vector>
 
+#include "benchmarks/bench/statistics.h"
+#include "benchmarks/number_options.h"
 #include "runtime/engine/engine.h"
 #include "runtime/engine/generation.h"
 
@@ -21,12 +20,7 @@ using Clock = std::chrono::steady_clock;
 
 double ms_since(Clock::time_point start) { return std::chrono::duration<double, std::milli>(Clock::now() - start).count(); }
 
-double median(std::vector<double> values) {
-  std::sort(values.begin(), values.end());
-  return values[values.size() / 2];
-}
-
-int measure(const char* bundle, std::map<std::string, long> options) {
+void measure(const char* bundle, t5g2::NumberOptions options) {
   t5g2::EngineOptions engine_options;
   engine_options.threads = int32_t(options["--threads"]);
   const auto engine = std::make_shared<t5g2::Engine>(bundle, engine_options);
@@ -56,30 +50,14 @@ int measure(const char* bundle, std::map<std::string, long> options) {
     bare.push_back(ms_since(start) / (steps - 1));
     overhead.push_back(whole.back() / bare.back() - 1);
   }
+  using t5g2::bench::median;
   std::printf("{\"threads\": %ld, \"source\": %ld, \"step_ms\": %.3f, \"token_ms\": %.3f, \"overhead\": %.4f}\n",
               options["--threads"], options["--source"], median(bare), median(whole), median(overhead));
-  return 0;
 }
 
 }  // namespace
 
 int main(int argc, char** argv) {
-  std::map<std::string, long> options = {{"--source", 512}, {"--steps", 64}, {"--rounds", 9}, {"--threads", 1}};
-  for (int i = 2; i + 1 < argc; i += 2) {
-    if (!options.count(argv[i])) {
-      std::fprintf(stderr, "engine_overhead: unknown option %s\n", argv[i]);
-      return 2;
-    }
-    options[argv[i]] = std::atol(argv[i + 1]);
-  }
-  if (argc < 2 || argc % 2) {
-    std::fprintf(stderr, "usage: engine_overhead BUNDLE [--source 512] …\n");
-    return 2;
-  }
-  try {
-    return measure(argv[1], options);
-  } catch (const std::exception& error) {
-    std::fprintf(stderr, "engine_overhead: %s\n", error.what());
-    return 1;
-  }
+  return t5g2::run_with_numbers("engine_overhead", argc, argv,
+                                {{"--source", 512}, {"--steps", 64}, {"--rounds", 9}, {"--threads", 1}}, measure);
 }

@@ -77,15 +77,6 @@ bool ours(const fs::path& folder) {
 }
 
 template <class T>
-std::optional<T> sum(const std::vector<fs::path>& files) {
-  std::optional<T> total;
-  for (const fs::path& file : files) {
-    if (const auto value = read_number(file)) total = total.value_or(0) + T(*value);
-  }
-  return total;
-}
-
-template <class T>
 Json or_null(const std::optional<T>& value) {
   return value ? Json(*value) : Json();
 }
@@ -127,14 +118,19 @@ Json machine() {
   return out;
 }
 
-State state() {
-  State now{core_ghz(), {}, {}, {}};
-  const fs::path cpus = sysfs() / "devices/system/cpu";
+std::optional<double> celsius() {
+  std::optional<double> hottest;
   for (const fs::path& zone : matching(sysfs() / "class/thermal", "thermal_zone", "temp")) {
     // In thousandths of a degree, as the kernel has it; zones that are off say 0 or less.
-    const auto celsius = read_number(zone);
-    if (celsius && *celsius > 0 && *celsius < 200e3) now.celsius = std::max(now.celsius.value_or(0), *celsius / 1e3);
+    const auto value = read_number(zone);
+    if (value && *value > 0 && *value < 200e3) hottest = std::max(hottest.value_or(0), *value / 1e3);
   }
+  return hottest;
+}
+
+State state() {
+  State now{core_ghz(), celsius(), {}, {}};
+  const fs::path cpus = sysfs() / "devices/system/cpu";
   for (const fs::path& limit : matching(cpus, "cpu", "cpufreq/scaling_max_freq")) {
     if (!ours(limit.parent_path().parent_path())) continue;
     const auto allowed = read_number(limit), highest = read_number(limit.parent_path() / "cpuinfo_max_freq");
@@ -142,7 +138,9 @@ State state() {
       now.frequency_limit = std::min(now.frequency_limit.value_or(1), *allowed / *highest);
     }
   }
-  now.throttle_events = sum<int64_t>(matching(cpus, "cpu", "thermal_throttle/core_throttle_count"));
+  for (const fs::path& counter : matching(cpus, "cpu", "thermal_throttle/core_throttle_count")) {
+    if (const auto events = read_number(counter)) now.throttle_events = now.throttle_events.value_or(0) + int64_t(*events);
+  }
   return now;
 }
 
@@ -195,11 +193,11 @@ void pin(const std::vector<int32_t>& cores) {
   if (sched_setaffinity(0, sizeof(set), &set)) misuse("--cores: the system refuses them; leave --cores out");
 }
 
-void cool_down(std::optional<double> celsius, int32_t seconds) {
+void cool_down(std::optional<double> wanted, int32_t seconds) {
   const Clock clock;
-  while (celsius && clock.seconds() < seconds) {
-    const auto now = state().celsius;
-    if (!now || *now <= *celsius + 3) return;
+  while (wanted && clock.seconds() < seconds) {
+    const auto now = celsius();
+    if (!now || *now <= *wanted + 3) return;
     std::this_thread::sleep_for(std::chrono::milliseconds(500));
   }
 }

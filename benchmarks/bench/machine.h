@@ -30,7 +30,10 @@ struct State {
   std::optional<int64_t> throttle_events;  // since the machine started
 };
 
+// Takes a tenth of a second of a core.
 State state();
+// Of the hottest zone; none where the machine does not say. Takes no time.
+std::optional<double> celsius();
 Json json(const State& state);
 
 // Why the two states can't be compared with runs of a cool machine: what slowed the CPU down; "none" otherwise.
@@ -42,7 +45,7 @@ std::optional<int64_t> available_memory();
 // Restricts this process, and the threads it will start, to those cores. Throws Error naming one that is not there.
 void pin(const std::vector<int32_t>& cores);
 
-// Waits until the hottest zone is at most 3 degrees above `celsius`, at most `seconds` long. At once where no zone tells.
-void cool_down(std::optional<double> celsius, int32_t seconds);
+// Waits until the hottest zone is at most 3 degrees above `wanted`, at most `seconds` long. At once where no zone tells.
+void cool_down(std::optional<double> wanted, int32_t seconds);
 
 }  // namespace t5g2::bench

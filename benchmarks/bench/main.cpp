@@ -124,7 +124,7 @@ void choose_kernels(const std::string& name) {
 
 class Bench {
  public:
-  explicit Bench(const Options& options) : options_(options), celsius_(state().celsius) {}
+  explicit Bench(const Options& options) : options_(options), celsius_(celsius()) {}
 
   // Measures and returns the report.
   Json run(std::vector<int32_t> threads, const std::vector<Plan>& plans) {
@@ -174,8 +174,6 @@ class Bench {
     Setting setting = p.setting;
     setting.threads = threads;
     setting.source = p.sources.front();
-    double bytes = 0;
-    for (const std::string& file : files_of(p.bundle, setting.images)) bytes += double(std::filesystem::file_size(file));
     const Json head = {{"bundle", p.name},
                        {"backend", p.bundle.manifest.native ? "native" : "xnnpack"},
                        {"quantization", nlohmann::json::parse(p.bundle.manifest.text)["quantization"]["text"]["name"]},
@@ -184,7 +182,7 @@ class Bench {
     const std::string what = join(p.bundle.folder, ", ", threads, threads == 1 ? " thread" : " threads");
 
     Json loading = head;
-    loading["file_mb"] = bytes / 1e6;
+    loading["file_mb"] = file_bytes(p.bundle, setting.images) / 1e6;
     // Cold first: what it reads in anew may come by huge pages, and what follows is warm.
     for (const bool cold : {true, false}) {
       loading.update(measure(join(what, cold ? ", cold" : ", warm"), [&] { return measure_loading(p.bundle, setting, cold); }));

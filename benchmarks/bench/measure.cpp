@@ -1,7 +1,9 @@
 #include "measure.h"
 
 #include <algorithm>
+#include <filesystem>
 #include <functional>
+#include <string>
 
 #include "clock.h"
 #include "energy.h"
@@ -92,12 +94,19 @@ Json joules_per_token(EnergyMeter& meter, double tokens, const Call& call) {
   return joules ? Json(*joules / tokens) : Json();
 }
 
-}  // namespace
-
+// The programs that sources with so many pictures need, as paths.
 std::vector<std::string> files_of(const Bundle& bundle, int32_t images) {
   std::vector<std::string> files = {bundle.file("text.pte")};
   if (images) files.push_back(bundle.file("vision.pte"));
   return files;
+}
+
+}  // namespace
+
+double file_bytes(const Bundle& bundle, int32_t images) {
+  double bytes = 0;
+  for (const std::string& file : files_of(bundle, images)) bytes += double(std::filesystem::file_size(file));
+  return bytes;
 }
 
 void check_memory(const Bundle& bundle, const Setting& setting) {
@@ -106,11 +115,9 @@ void check_memory(const Bundle& bundle, const Setting& setting) {
   const Manifest& m = bundle.manifest;
   const auto planned = nlohmann::json::parse(m.text).at("memory").at("planned_bytes");
   const double share = double(setting.source) / m.max_source;
-  double bytes = double(m.self_cache_bytes() + m.cross_bytes(size_t(setting.source)));
+  double bytes = file_bytes(bundle, setting.images);
+  bytes += double(m.self_cache_bytes() + m.cross_bytes(size_t(setting.source)));
   bytes += planned.value("encoder", 0.0) * share + planned.value("decoder_step", 0.0) / m.max_rows;
-  for (const BundleFile& file : m.files) {
-    if (file.name == "text.pte" || (setting.images && file.name == "vision.pte")) bytes += double(file.size);
-  }
   if (bytes <= double(*available)) return;
   fail(bundle.folder, ": takes ", int64_t(bytes / 1e6), " MB at a source of ", setting.source, " tokens, and ",
        *available / 1000000, " MB are available; close other programs, or give a smaller bundle or a shorter --source");

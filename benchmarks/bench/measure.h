@@ -3,7 +3,6 @@
 #pragma once
 
 #include <cstdint>
-#include <string>
 #include <vector>
 
 #include "runtime/engine/bundle.h"
@@ -18,8 +17,8 @@ struct Setting {
   int32_t target, repeat;
 };
 
-// Files that the setting needs of a bundle, as paths.
-std::vector<std::string> files_of(const Bundle& bundle, int32_t images);
+// Of the programs that sources with so many pictures need.
+double file_bytes(const Bundle& bundle, int32_t images);
 
 // Throws Error where the memory that the setting takes is not there. Bytes are an upper bound, without what others share.
 void check_memory(const Bundle& bundle, const Setting& setting);

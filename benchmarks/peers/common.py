@@ -82,11 +82,10 @@ def run_program(command: list) -> tuple[object, float]:
 
 
 def report(
+    args: argparse.Namespace,
     *,
     peer: str,
     version: str,
-    quant: str,
-    threads: int,
     encode_runs: list[float],
     decode_runs: list[float],
     load_s: float,
@@ -95,7 +94,7 @@ def report(
     settings: str,
     wrong: str = "",
 ) -> None:
-    """Prints one measurement as JSON.
+    """Prints one measurement as JSON. args: of `arguments`.
 
     encode_*: source (or prompt) tokens a second at 512 tokens; decode_*: generated tokens a second at source or context
     512, all logits computed; the medians and every run. load_s: from files in the page cache to ready for the first
@@ -105,8 +104,8 @@ def report(
     result = {
         "peer": peer,
         "version": version,
-        "quant": quant,
-        "threads": threads,
+        "quant": args.quant,
+        "threads": args.threads,
         "encode_tok_s": round(statistics.median(encode_runs), 1),
         "decode_tok_s": round(statistics.median(decode_runs), 2),
         "encode_runs": [round(rate, 1) for rate in encode_runs],

@@ -107,10 +107,9 @@ def main() -> None:
     decode_runs = [decode_rate(translator, source) for _ in range(min(args.runs, MOST_DECODE_RUNS))]  # 256 tokens warm up
     variables = " ".join(f"{name}={value}" for name, value in FASTEST.items())
     common.report(
+        args,
         peer="CTranslate2",
         version=ctranslate2.__version__,
-        quant=args.quant,
-        threads=args.threads,
         encode_runs=encode_runs,
         decode_runs=decode_runs,
         load_s=load_s,

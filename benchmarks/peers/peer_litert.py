@@ -120,10 +120,9 @@ def main() -> None:
 
     decode_runs = common.decode_rates(step, args.runs)
     common.report(
+        args,
         peer="LiteRT",
         version=metadata.version("ai-edge-litert"),
-        quant=args.quant,
-        threads=args.threads,
         encode_runs=encode_runs,
         decode_runs=decode_runs,
         load_s=load_s,

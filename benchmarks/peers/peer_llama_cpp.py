@@ -63,10 +63,9 @@ def main() -> None:
     steps = str(common.DECODE_STEPS)
     decode, resident_mb, _ = bench(args, model, "-p", "0", "-n", steps, "-d", str(common.DEPTH), "-r", runs)
     common.report(
+        args,
         peer="llama.cpp",
         version=(args.env / "llama.cpp/version.txt").read_text().strip(),
-        quant=args.quant,
-        threads=args.threads,
         encode_runs=prompt["samples_ts"],
         decode_runs=decode["samples_ts"],
         load_s=load_s,

@@ -72,10 +72,9 @@ def main() -> None:
     numbers = (args.threads, min(args.runs, MOST_RUNS), common.SOURCE, common.DEPTH // 2, common.DECODE_STEPS)
     result, resident_mb = common.run_program([args.env / "llama.cpp/bin/llama-t5", model, *map(str, numbers)])
     common.report(
+        args,
         peer="llama.cpp T5",
         version=(args.env / "llama.cpp/version.txt").read_text().strip(),
-        quant=args.quant,
-        threads=args.threads,
         encode_runs=result["encode_runs"],
         decode_runs=result["decode_runs"],
         load_s=result["load_s"],

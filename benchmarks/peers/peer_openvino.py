@@ -98,10 +98,9 @@ def main() -> None:
 
     decode_runs = common.decode_rates(step, args.runs)
     common.report(
+        args,
         peer="OpenVINO",
         version=openvino.__version__,
-        quant=args.quant,
-        threads=args.threads,
         encode_runs=encode_runs,
         decode_runs=decode_runs,
         load_s=load_s,

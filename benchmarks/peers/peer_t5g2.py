@@ -57,10 +57,9 @@ def main() -> None:
     (loading,), (result,) = report["loading"], report["results"]
     (decode,) = result["decode"]
     common.report(
+        args,
         peer="t5g2",
         version=report["version"],
-        quant=args.quant,
-        threads=args.threads,
         encode_runs=result["encode_tok_s"]["runs"],
         decode_runs=decode["tok_s"]["runs"],
         load_s=loading["load_warm_s"],

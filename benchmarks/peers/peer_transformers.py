@@ -65,10 +65,9 @@ def main() -> None:
         forward(ids[:, :half])
         decode_runs = common.decode_rates(step, args.runs)
     common.report(
+        args,
         peer="transformers",
         version=f"{metadata.version('transformers')}, torch {torch.__version__}",
-        quant=args.quant,
-        threads=args.threads,
         encode_runs=encode_runs,
         decode_runs=decode_runs,
         load_s=load_s,
