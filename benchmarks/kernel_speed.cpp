@@ -64,7 +64,7 @@ double gops(const t5g2::Kernels& k, int bits, int64_t columns, int64_t group) {
   for (int64_t r = 0; r < kRows; ++r) {
     k.quantize_row(x.data() + r * columns, columns, w.group(), w.groups(), stride, q.data() + r * stride,
                    starts.data() + r * w.groups(), &scale);
-    if (k.to_bf16) k.to_bf16(x.data() + r * columns, columns, stride, rounded.data() + r * stride);
+    if (k.to_bf16) k.to_bf16(x.data() + r * columns, columns, stride, r, rounded.data());
   }
   for (int32_t& start : starts) start *= bits == 4 ? -8 : -128;
   auto* scratch = static_cast<uint8_t*>(std::aligned_alloc(64, 32 * stride));

@@ -423,7 +423,7 @@ static void stretch(const StretchArguments& a) {
 #define T5G2_UNPACKING_KERNELS(label, unpack_int4, unpack_int8, finish, dot_int4, dot_int8, pair_int4, pair_int8)   \
   {                                                                                                                 \
     label, quantize_row, unpack_int4, unpack_int8, finish, dot_int4, dot_int8, pair_int4, pair_int8, dot_float,     \
-        nullptr, nullptr, nullptr, nullptr, store_rows, rms_norm_row, add_rms_norm_row,                             \
+        nullptr, nullptr, nullptr, nullptr, nullptr, store_rows, rms_norm_row, add_rms_norm_row,                             \
         add_layer_norm_row, norm_rotate, to_half, kAttentionRows, attention_bytes, attention_scratch, attention_pack, \
         attention_run, stretch                                                                                      \
   }

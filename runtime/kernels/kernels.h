@@ -20,7 +20,7 @@ struct DotArguments {
   int64_t columns;           // K, padded to whole groups
   int64_t group;             // columns a scale covers
   int64_t groups;
-  const void* x;             // int8 [rows][stride]; float [rows][stride] for float32 weights; bfloat16 for dot_bf16
+  const void* x;             // int8 [rows][stride]; float [rows][stride] for float32 weights; tiles for dot_bf16, see to_bf16
   int64_t stride;            // columns rounded up to 64
   const int32_t* starts;     // [rows][groups]: what a sum starts from where weights are multiplied as unsigned numbers, too
                              // large by 8 (int4) or 128 (int8): -8 or -128 times the group's sum
@@ -28,8 +28,8 @@ struct DotArguments {
   uint8_t* scratch;          // 16 * (columns rounded up to 64) elements of x's size, 64-byte aligned, the thread's own
   bool unpacked;             // `unpack` has filled scratch with this block
   float* out;                // [rows rounded up to kTileRows][16]
-  int64_t pair = 0;          // of pair_int4 and pair_int8: bytes from this block to the other one, and floats from its
-  int64_t pair_out = 0;      // result to the other's
+  int64_t pair = 0;          // of pair_...: bytes from this block to the other one (pair_bf16: in scratch), and floats from
+  int64_t pair_out = 0;      // its result to the other's
 };
 
 // What happens to `out` of DotArguments on its way to the result.
@@ -106,10 +106,12 @@ struct Kernels {
   void (*dot_float)(const DotArguments&);
   // Many rows times grouped weights in bfloat16, where that is faster than int8, which must scale every group's sum: the
   // activations are not quantized but rounded, and so are the dequantized weights. All null elsewhere.
-  void (*to_bf16)(const float* x, int64_t n, int64_t stride, uint16_t* out);  // zeroes out up to `stride`
+  // Row `row` of tiles [rows / 16][stride / 32][16][32], zero beyond n.
+  void (*to_bf16)(const float* x, int64_t n, int64_t stride, int64_t row, uint16_t* tiles);
   void (*unpack_bf16_int4)(const DotArguments&);
   void (*unpack_bf16_int8)(const DotArguments&);
-  void (*dot_bf16)(const DotArguments&);  // of unpacked blocks
+  void (*dot_bf16)(const DotArguments&);   // of unpacked blocks
+  void (*pair_bf16)(const DotArguments&);  // of two of them
   void (*store)(const StoreArguments&);
 
   void (*rms_norm_row)(const float* x, const float* weight, float eps, int64_t n, float* out);

@@ -11,10 +11,15 @@ namespace {
 constexpr int64_t kBlocksAtOnce = 8;        // that rows are multiplied with before they are stored, side by side
 constexpr int64_t kStreamedBlocks = 32;     // the same for one row in two streams: each is half of them
 constexpr int64_t kSliceBytes = 1 << 20;    // of activations: they stay in the second cache while all blocks pass by
+constexpr int64_t kTiledRowsAtOnce = 64;    // kRowsAtOnce for tiles of bfloat16, two of rows at a time
 constexpr int64_t kPieceBytes = 32 * 1024;  // of weights that a thread takes at a time, at least
 constexpr int64_t kRowsPerTask = 8;         // that a thread quantizes at a time
 
 int64_t round_up(int64_t n, int64_t multiple) { return (n + multiple - 1) / multiple * multiple; }
+
+bool tiled(const Activations& x) { return x.size == sizeof(uint16_t); }
+
+int64_t rows_at_once(const Activations& x) { return tiled(x) ? kTiledRowsAtOnce : kRowsAtOnce; }
 
 // A few rows, or a slice of many, times all blocks.
 void multiply(const Activations& x, const LinearArguments& a);
@@ -32,7 +37,7 @@ Activations prepare(const float* x, int64_t rows, const Packed& weights) {
   if (k.dot_bf16 && rows >= kTileRows && groups > 1) {
     uint16_t* rounded = reinterpret_cast<uint16_t*>(buffer.reserve(2 * padded_rows * stride));
     parallel(rows, kRowsPerTask, [&](int64_t first, int64_t last) {
-      for (int64_t r = first; r < last; ++r) k.to_bf16(x + r * columns, columns, stride, rounded + r * stride);
+      for (int64_t r = first; r < last; ++r) k.to_bf16(x + r * columns, columns, stride, r, rounded);
     });
     return {rows, stride, rounded, sizeof(uint16_t), nullptr, nullptr};
   }
@@ -53,8 +58,8 @@ Activations prepare(const float* x, int64_t rows, const Packed& weights) {
 }
 
 void linear(const Activations& x, const LinearArguments& a) {
-  const int64_t fitting = kSliceBytes / (x.stride * x.size) / kRowsAtOnce * kRowsAtOnce;
-  const int64_t rows = std::max(5 * kRowsAtOnce, fitting), groups = a.weights.groups();
+  const int64_t at_once = rows_at_once(x), fitting = kSliceBytes / (x.stride * x.size) / at_once * at_once;
+  const int64_t rows = std::max(5 * at_once, fitting), groups = a.weights.groups();
   for (int64_t first = 0; first < x.rows; first += rows) {
     Activations slice = x;
     slice.rows = std::min(rows, x.rows - first);
@@ -72,19 +77,21 @@ namespace {
 void multiply(const Activations& x, const LinearArguments& a) {
   const Kernels& k = kernels();
   const Packed& w = a.weights;
-  const bool wide = x.size == sizeof(uint16_t);
+  const bool wide = tiled(x);
   void (*dot)(const DotArguments&) = k.dot_float;
   void (*pair)(const DotArguments&) = nullptr;
   void (*unpack)(const DotArguments&) = nullptr;
+  const bool streamed = x.rows == 1 && w.bits < 32;
   if (wide) {
     dot = k.dot_bf16;
+    pair = k.pair_bf16;
     unpack = w.bits == 4 ? k.unpack_bf16_int4 : k.unpack_bf16_int8;
   } else if (w.bits < 32) {
     dot = w.bits == 4 ? k.dot_int4 : k.dot_int8;
-    if (x.rows == 1) pair = w.bits == 4 ? k.pair_int4 : k.pair_int8;
+    if (streamed) pair = w.bits == 4 ? k.pair_int4 : k.pair_int8;
     if (x.rows >= kTileRows) unpack = w.bits == 4 ? k.unpack_int4 : k.unpack_int8;
   }
-  const int64_t at_once = pair ? kStreamedBlocks : kBlocksAtOnce;
+  const int64_t at_once = streamed && pair ? kStreamedBlocks : kBlocksAtOnce;
   const int64_t step = a.gated ? 2 : 1;  // blocks that make 16 columns of the result
   const int64_t units = (a.rows + kBlockRows - 1) / kBlockRows;
   const int64_t per_thread = (units + 4 * threads() - 1) / (4 * threads());
@@ -93,7 +100,7 @@ void multiply(const Activations& x, const LinearArguments& a) {
 
   parallel(units, piece, [&](int64_t first, int64_t last) {
     static thread_local Buffer unpacked, results;
-    const int64_t block_rows = std::min(round_up(x.rows, kTileRows), kRowsAtOnce);
+    const int64_t block_rows = std::min(round_up(x.rows, kTileRows), rows_at_once(x));
     DotArguments d{};
     d.columns = w.padded_columns();
     d.group = w.group();
@@ -124,13 +131,13 @@ void multiply(const Activations& x, const LinearArguments& a) {
       }
       s.columns = std::min(a.rows - column, blocks / step * kBlockRows);
       s.bias = a.bias ? a.bias + column : nullptr;
-      for (int64_t row = 0; row < x.rows; row += kRowsAtOnce) {
-        d.rows = s.rows = std::min(kRowsAtOnce, x.rows - row);
+      for (int64_t row = 0; row < x.rows; row += block_rows) {
+        d.rows = s.rows = std::min(block_rows, x.rows - row);
         d.x = static_cast<const uint8_t*>(x.x) + row * x.stride * x.size;
         d.starts = x.starts ? x.starts + row * d.groups : nullptr;
         s.row_scales = x.scales ? x.scales + row : nullptr;
         const int64_t pairs = pair ? blocks / 2 : 0;
-        d.pair = pairs * w.block_bytes();
+        d.pair = pairs * (unpack ? scratch : w.block_bytes());
         d.pair_out = pairs * block_rows * kBlockRows;
         for (int64_t block = 0; block < pairs; ++block) {
           select(block);

