@@ -9,11 +9,24 @@ import argparse
 import sys
 from pathlib import Path
 
-from t5g2.benchmarks.result import configuration, read
+from t5g2.benchmarks.result import check_keys, configuration, read
 
 CLOCKS_ALIKE = 0.1  # share that two clocks may differ by
 LIMITS_ALIKE = 0.01
 NOISE = " ~"
+
+# What is read of a report here: None for a plain value.
+FIGURE = {"median": None, "low": None, "high": None}
+STATE = {"core_ghz": None, "frequency_limit": None}
+KEYS = {
+    "machine": {"cpu": None},
+    "results": [{
+        **dict.fromkeys(("bundle", "threads", "source", "images", "target", "resident_mb", "peak_mb", "throttling")),
+        "encode_tok_s": FIGURE, "first_token_s": FIGURE, "decode": [{"depth": None, "tok_s": FIGURE}],
+        "state_before": STATE, "state_after": STATE,
+    }],
+    "loading": [dict.fromkeys(("bundle", "threads", "load_warm_s", "load_cold_s", "first_token_cold_s"))],
+}  # fmt: skip
 LEGEND = (
     "After / before, of medians: more than 1 is faster for tok/s, slower for first token and loading, more for memory.\n"
     f"{NOISE.strip()} within the noise: the ranges between the quartiles overlap."
@@ -151,7 +164,11 @@ def main(argv: list[str] | None = None) -> int:
     p.add_argument("after", type=Path)
     args = p.parse_args(argv)
     try:
-        print(compare(read(args.before), read(args.after), (args.before, args.after)))
+        paths = (args.before, args.after)
+        reports = [read(path) for path in paths]
+        for path, report in zip(paths, reports):
+            check_keys(path, report, KEYS)
+        print(compare(*reports, paths))
     except ValueError as error:
         print(f"t5g2-compare: error: {error}", file=sys.stderr)
         return 1

@@ -8,9 +8,15 @@ import shlex
 import shutil
 import subprocess
 from abc import ABC, abstractmethod
+from contextlib import suppress
+from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
+from t5g2.benchmarks.cores import CORES_SCRIPT, Core, parse_cores
+
+MACHINES = {"aarch64": "aarch64", "arm64": "aarch64", "x86_64": "x86_64"}  # as `uname -m` has them
+ALTERED = 65  # the exit status of a script that finds a file altered
 SHORT_S = 120  # commands that only look, or move a file
 FOLDER = "t5g2-bench"
 
@@ -72,23 +78,47 @@ class Device(ABC):
             raise DeviceError(f"{self.name}: {self.how} fails ({why})")
         return done
 
-    def check(self) -> None:
-        """DeviceError where it is not an arm64 device."""
-        if (machine := self.expect("uname -m", "uname")) not in ("aarch64", "arm64"):
-            raise DeviceError(f"{self.name}: is {machine}, and the program is for arm64; give an arm64 device")
+    @cached_property
+    def machine(self) -> str:
+        """The kind of CPU, as MACHINES has it; DeviceError where there are no programs for it."""
+        machine = self.expect("uname -m", "uname")
+        if machine not in MACHINES:
+            raise DeviceError(f"{self.name}: is {machine}, and t5g2 is for arm64 and x86-64; give a device of these")
+        return MACHINES[machine]
 
     def push(self, local: Path, remote: str) -> list[str]:
         """Makes the files of a folder be in a folder there; names of those that were not the same already."""
         files = sorted(path for path in local.iterdir() if path.is_file())
         self.expect(f"mkdir -p {shlex.quote(remote)}", f"making {remote}")
-        there = self.hashes(remote, [path.name for path in files])
-        changed = [path for path in files if there.get(path.name) != digest(path)]
+        digests = {path.name: digest(path) for path in files}
+        there = self.hashes(remote, list(digests))
+        changed = [path for path in files if there.get(path.name) != digests[path.name]]
         self.check_space(sum(path.stat().st_size for path in changed))
         for path in changed:
-            target = f"{remote}/{path.name}"
-            self.send(path, f"{target}.part")
-            self.expect(f"mv {shlex.quote(target + '.part')} {shlex.quote(target)}", f"writing {target}")
+            try:
+                self.send(path, f"{remote}/{path.name}.part")
+                self.keep(path, f"{remote}/{path.name}", digests[path.name])
+            except BaseException:
+                with suppress(DeviceError):  # the first error counts
+                    self.run(f"rm -f {shlex.quote(f'{remote}/{path.name}.part')}")
+                raise
         return [path.name for path in changed]
+
+    def keep(self, local: Path, remote: str, expected: str) -> None:
+        """Gives a file that was sent its name; DeviceError where it is not what was sent: by its sha256, or by its size alone
+        where the device has no sha256sum."""
+        target, part = shlex.quote(remote), shlex.quote(f"{remote}.part")
+        done = self.run(
+            f"set -- $(sha256sum < {part} 2> /dev/null); "
+            f'if [ -n "$1" ]; then [ "$1" = {expected} ]; else [ $(wc -c < {part}) -eq {local.stat().st_size} ]; fi '
+            f"|| exit {ALTERED}; mv {part} {target}",
+            limit_s=None,
+        )
+        if done.code == ALTERED:
+            raise DeviceError(f"{self.name}: {local.name}: arrived altered; check cable or network and the device's storage, "
+                              "and try again")  # fmt: skip
+        if done.code:
+            raise DeviceError(f"{self.name}: writing {remote} failed ({last_line(done.output)})")
 
     def hashes(self, folder: str, names: list[str]) -> dict[str, str]:
         """The sha256 of those files that are there; nothing where the device has no sha256sum."""
@@ -114,7 +144,23 @@ class Device(ABC):
 
     @abstractmethod
     def description(self) -> dict:
-        """`over`, `name` and `system`."""
+        """`over`, `name`, `model`, `soc` and `system`; None where it has nothing to say."""
+
+    def cores(self) -> list[Core]:
+        """Those that its programs may run on, as far as the system tells of them."""
+        return parse_cores(self.run(CORES_SCRIPT).output)
+
+    def start(self, command: str, folder: str) -> Done:
+        """Runs a program in a folder there for as long as it takes; `stop` ends it, also after a connection broke."""
+        script = f"echo $$ > {shlex.quote(self.folder + '/pid')} && cd {shlex.quote(folder)} && exec {command}"
+        return self.run(f"sh -c {shlex.quote(script)}", limit_s=None)
+
+    def stop(self, name: str) -> None:
+        """Ends what `start` ran and is still running, a program of that name."""
+        number = shlex.quote(f"{self.folder}/pid")
+        # The number may be another program's by now.
+        self.run(f"pid=$(cat {number} 2> /dev/null) && grep -q {shlex.quote(name)} /proc/$pid/cmdline && kill $pid; "
+                 f"rm -f {number}")  # fmt: skip
 
     def condition(self) -> dict | None:
         """What it says of its own heat and battery; None where it has nothing to say."""
@@ -144,11 +190,15 @@ class Adb(Device):
         self.call(["adb", "-s", self.serial, "push", str(local), remote], None)
 
     def description(self) -> dict:
-        properties = ("ro.product.manufacturer", "ro.product.model", "ro.soc.model", "ro.build.version.release")
-        maker, model, chip, version = (self.run(f"getprop {name}") for name in properties)
-        words = [done.output.strip() for done in (maker, model, chip) if not done.code and done.output.strip()]
-        android = f"Android {version.output.strip()}" if not version.code else None
-        return {"over": "adb", "name": " ".join(words) or None, "system": android}
+        name = self.properties("ro.product.manufacturer", "ro.product.model")
+        chip = self.properties("ro.soc.manufacturer", "ro.soc.model") or self.properties("ro.board.platform")
+        version = self.properties("ro.build.version.release")
+        return {"over": "adb", "name": name, "model": name, "soc": chip, "system": f"Android {version}" if version else None}
+
+    def properties(self, *names: str) -> str | None:
+        """Their values, one after the other."""
+        done = [self.run(f"getprop {name}") for name in names]
+        return " ".join(each.output.strip() for each in done if not each.code and each.output.strip()) or None
 
     def condition(self) -> dict:
         battery, thermal = self.run("dumpsys battery"), self.run("dumpsys thermalservice")
@@ -190,7 +240,17 @@ class Ssh(Device):
             self.call(self.shell(f"cat > {shlex.quote(remote)}"), None, stdin=file)
 
     def description(self) -> dict:
-        return {"over": "ssh", "name": self.expect("uname -n", "uname"), "system": self.expect("uname -sr", "uname")}
+        tree = "${T5G2_DEVICE_TREE:-/proc/device-tree}"
+        model = self.run(f"cat {tree}/model")
+        # From the board's own name to its chip's, such as "raspberrypi,5-model-b", "brcm,bcm2712", each ended by a zero byte.
+        compatible = self.run(f"cat {tree}/compatible")
+        return {
+            "over": "ssh",
+            "name": self.expect("uname -n", "uname"),
+            "model": model.output.strip("\0\n ") or None if not model.code else None,
+            "soc": compatible.output.strip("\0\n ").split("\0")[-1] or None if not compatible.code else None,
+            "system": self.expect("uname -sr", "uname"),
+        }
 
 
 def choose(states: dict[str, str], serial: str | None) -> str:

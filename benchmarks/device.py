@@ -1,8 +1,8 @@
 """Measures bundles on a phone or a board: `python benchmarks/device.py --adb BUNDLE…`, or `--ssh HOST BUNDLE…`.
 
-Pushes t5g2-bench for arm64 Linux, with its own loader and C library so that it runs on Android too, and the bundles. Runs
-each bundle alone, in turn, round after round (A B A B), and writes one report of t5g2-bench's format with a "device" object.
-Rounds in which the CPU was throttled are left out, with a note. Options after `--` go to t5g2-bench.
+Pushes t5g2-bench with its own loader and C library, so that it runs on Android too, and the bundles. Runs each bundle alone,
+in turn, round after round (A B A B), and writes one report of t5g2-bench's format with a "device" object. Rounds in which the
+CPU was throttled are left out, with a note. Options after `--` go to t5g2-bench. benchmarks/on_device.sh has good defaults.
 """
 
 from __future__ import annotations
@@ -11,21 +11,24 @@ import argparse
 import contextlib
 import json
 import os
-import re
 import shlex
 import shutil
-import subprocess
+import signal
 import sys
 import time
 from pathlib import Path
 
+from t5g2 import runtime
+from t5g2.benchmarks import devices
 from t5g2.benchmarks.compare import table
 from t5g2.benchmarks.connection import Adb, Device, DeviceError, Ssh, last_line
+from t5g2.benchmarks.cores import big_cores, ranges
 from t5g2.benchmarks.rounds import merge, reason_to_drop, together
+from t5g2.runtime.package_linux import build
+from t5g2.runtime.package_linux.errors import BuildError
+from t5g2.runtime.package_linux.toolchain import LOADERS, libraries, toolchain
 
-ROOT = Path(__file__).resolve().parent.parent
-LOADER, PROGRAM = "ld-linux-aarch64.so.1", "t5g2-bench"
-COMPILER = "aarch64-linux-gnu-g++"
+PROGRAM = "t5g2-bench"
 OURS = ("--output", "--save", "--profile", "--cores", "--cool-down", "--help", "-h", "--version")
 WARMER = 3  # degrees, as in t5g2-bench
 
@@ -33,65 +36,44 @@ WARMER = 3  # degrees, as in t5g2-bench
 # --- the program ---
 
 
-def build_program() -> Path:
-    """A folder with t5g2-bench for arm64 Linux and all libraries that it needs, from the loader on."""
-    if not shutil.which(COMPILER):
-        raise DeviceError(f"{COMPILER} is missing (on Debian: apt install g++-aarch64-linux-gnu); or give --program FOLDER")
-    if (tests := str(ROOT / "tests")) not in sys.path:
-        sys.path.append(tests)
+def build_program(machine: str) -> Path:
+    """A folder with t5g2-bench for that machine and all libraries that it needs, from the loader on: the one that is installed
+    here, where the machine is of the same kind, or else one cross-compiled."""
     try:
-        from native_programs import arm_executorch, own_program
-    except ImportError as error:
-        raise DeviceError(
-            f"{error}: building takes a checkout and pip install 't5g2[test]'; or give --program FOLDER"
-        ) from None
-    try:
-        executorch = arm_executorch()
-        built = own_program(PROGRAM, "aarch64", executorch)
-    except AssertionError as error:
-        raise DeviceError(f"{PROGRAM} can't be built for arm64 ({last_line(str(error))}); or give --program FOLDER") from None
-    return collect(built, [built.parent, executorch / "lib"])
+        tools = toolchain(machine)
+        if not tools.cross:
+            program, executorch = Path(runtime.__path__[0]) / PROGRAM, build.folder_of("executorch")
+        else:
+            tools.tool("g++")
+            executorch = build.arm_executorch()
+            program = build.build("aarch64", [PROGRAM], executorch) / PROGRAM
+        return collect([program, *libraries([program], [program.parent, executorch / "lib"], tools)], machine)
+    except (BuildError, FileNotFoundError) as error:
+        raise DeviceError(f"{PROGRAM} can't be built for {machine} ({error}); or give --program FOLDER") from None
 
 
-def collect(program: Path, folders: list[Path]) -> Path:
-    """Copies the program, its libraries and theirs into a folder of the build."""
-    folder = program.parent / "device"
-    folder.mkdir(exist_ok=True)
-    found, left = set(), [program, library(LOADER, folders)]
-    while left:
-        file = left.pop()
-        if file.name in found:
-            continue
-        found.add(file.name)
+def collect(files: list[Path], machine: str) -> Path:
+    """Copies them into a folder of the build, and removes all else there."""
+    folder = build.BUILD / "device" / machine
+    folder.mkdir(parents=True, exist_ok=True)
+    for file in files:
         unfinished = folder.parent / f".{file.name}.{os.getpid()}.part"
         shutil.copyfile(file, unfinished)
         unfinished.chmod(0o755)
         unfinished.replace(folder / file.name)
-        left += [library(name, folders) for name in needed(file)]
+    for file in folder.iterdir():
+        if file.name not in {each.name for each in files}:
+            file.unlink()
     return folder
 
 
-def needed(file: Path) -> list[str]:
-    listed = subprocess.run([COMPILER.replace("g++", "readelf"), "-d", file], capture_output=True, text=True, check=True).stdout
-    return re.findall(r"\(NEEDED\).*\[(.+)\]", listed)
-
-
-def library(name: str, folders: list[Path]) -> Path:
-    for folder in folders:
-        if (folder / name).is_file():
-            return folder / name
-    path = Path(
-        subprocess.run([COMPILER, f"-print-file-name={name}"], capture_output=True, text=True, check=True).stdout.strip()
-    )
-    if not path.is_absolute():
-        raise DeviceError(f"{name} is missing: {COMPILER} does not have it; install the toolchain anew")
-    return path
-
-
-def given_program(folder: Path) -> Path:
-    for name in (LOADER, PROGRAM):
-        if not (folder / name).is_file():
-            raise DeviceError(f"--program {folder}: has no {name}; give a folder that this command built, or leave it out")
+def given_program(folder: Path, machine: str) -> Path:
+    machines = [each for each, loader in LOADERS.items() if (folder / loader).is_file()]
+    if not machines or not (folder / PROGRAM).is_file():
+        missing = PROGRAM if machines else LOADERS[machine]
+        raise DeviceError(f"--program {folder}: has no {missing}; give a folder that this command built, or leave it out")
+    if machine not in machines:
+        raise DeviceError(f"--program {folder}: is for {machines[0]}, and the device is {machine}; give one for {machine}")
     return folder
 
 
@@ -116,17 +98,17 @@ def push(device: Device, program: Path, bundles: list[Path]) -> None:
     for local, remote in folders:
         pushed = device.push(local, f"{device.folder}/{remote}")
         note(f"{local}: {'pushed ' + ', '.join(pushed) if pushed else 'is there already'}")
-    files = shlex.join(f"{device.folder}/program/{name}" for name in (LOADER, PROGRAM))
+    files = shlex.join(f"{device.folder}/program/{path.name}" for path in sorted(program.iterdir()) if path.is_file())
     device.expect(f"chmod 755 {files}", "making the program executable")
 
 
 def measure(device: Device, name: str, options: list[str]) -> dict:
     """One run of t5g2-bench there, on one bundle."""
-    words = [f"./{LOADER}", "--library-path", ".", f"./{PROGRAM}", f"../bundles/{name}", "--output", "json", *options]
     # The cache: t5g2 remembers there which files it has hashed, within what --clean removes.
-    place = f"cd {shlex.quote(device.folder + '/program')} && XDG_CACHE_HOME={shlex.quote(device.folder + '/cache')}"
+    words = ["env", f"XDG_CACHE_HOME={device.folder}/cache", f"./{LOADERS[device.machine]}", "--library-path", "."]
+    words += [f"./{PROGRAM}", f"../bundles/{name}", "--output", "json", *options]
     errors = shlex.quote(f"{device.folder}/errors.txt")
-    done = device.run(f"{place} {shlex.join(words)} 2> {errors}", limit_s=None)
+    done = device.start(f"{shlex.join(words)} 2> {errors}", f"{device.folder}/program")
     if done.code:
         why = last_line(device.run(f"cat {errors}").output) or last_line(done.output) or f"exit status {done.code}"
         raise DeviceError(f"{device.name}: {name}: {PROGRAM} failed ({why.removeprefix(f'{PROGRAM}: error: ')})")
@@ -186,22 +168,15 @@ def merge_rounds(reports: dict[str, list[dict]], log: list[dict]) -> dict:
 # --- what comes of it ---
 
 
-def spread(figure: dict, unit: float = 1) -> str:
-    """Median ± half the range between the quartiles."""
-    median, half = figure["median"] * unit, (figure["high"] - figure["low"]) * unit / 2
-    digits = 0 if median >= 99.95 else 1 if median >= 9.995 else 2
-    return f"{median:.{digits}f} ± {half:.{digits}f}"
-
-
 def tables(report: dict) -> str:
     results = report["results"]
     depths = sorted({decode["depth"] for result in results for decode in result["decode"]})
     head = ["bundle", "threads", "source", "encode tok/s", *(f"decode tok/s at {depth}" for depth in depths)]
     rows = [[*head, "first token ms", "resident MB", "peak MB"]]
     for result in results:
-        row = [result["bundle"], str(result["threads"]), str(result["source"]), spread(result["encode_tok_s"])]
-        decode = {row["depth"]: spread(row["tok_s"]) for row in result["decode"]}
-        row += [decode.get(depth, "–") for depth in depths] + [spread(result["first_token_s"], 1e3)]
+        row = [result["bundle"], str(result["threads"]), str(result["source"]), devices.spread(result["encode_tok_s"])]
+        decode = {row["depth"]: devices.spread(row["tok_s"]) for row in result["decode"]}
+        row += [decode.get(depth, "–") for depth in depths] + [devices.spread(result["first_token_s"], 1e3)]
         rows.append(row + [f"{result[key]:.0f}" for key in ("resident_mb", "peak_mb")])
     place = " ".join(filter(None, (report["device"]["name"], report["machine"]["cpu"])))
     return f"{table(rows)}\n\n{place}; medians of {report['repeat']} runs and half the range between the quartiles."
@@ -225,17 +200,30 @@ def parse(words: list[str]) -> argparse.Namespace:
     p = argparse.ArgumentParser(prog="t5g2-device", description=__doc__.splitlines()[0])
     way = p.add_mutually_exclusive_group(required=True)
     way.add_argument("--adb", action="store_true", help="an Android device")
-    way.add_argument("--ssh", metavar="HOST", help="an arm64 Linux, logged in to with a key")
+    way.add_argument("--ssh", metavar="HOST", help="a Linux on arm64 or x86-64, logged in to with a key")
     p.add_argument("bundles", nargs="+", type=Path, metavar="BUNDLE")
     p.add_argument("--serial", help="which device, of those that `adb devices` lists")
     p.add_argument("--program", type=Path, help="a folder with t5g2-bench for the device (default: build it)")
     p.add_argument("--cores", help="run on these cores only, such as 4-7")
+    p.add_argument("--big-cores", action="store_true", help="without --cores: run on the device's big cores only")
     seconds = (
         "before each run wait for the device to be as cool as at first, at most this long; without a thermometer, this long"
     )
     p.add_argument("--cool-down", type=int, default=0, metavar="SECONDS", help=f"{seconds} (default: 0)")
     p.add_argument("--rounds", type=int, default=3, help="(default: 3)")
-    p.add_argument("--output", type=Path, default=Path("results.json"), help="the report (default: results.json)")
+    p.add_argument(
+        "--output",
+        type=Path,
+        default=Path("results.json"),
+        help="the report: a file, or a folder for one named after date, device and bundles (default: results.json)",
+    )
+    p.add_argument(
+        "--record",
+        type=Path,
+        metavar="FILE",
+        help="add a row for each result to the table in FILE, such as benchmarks/devices.md",
+    )
+    p.add_argument("--by", default="–", metavar="NAME", help="who measured, for that table")
     p.add_argument("--clean", action="store_true", help="remove program and bundles from the device in the end")
     args = p.parse_args(words[:at])
     args.options = words[at + 1 :]
@@ -247,20 +235,30 @@ def parse(words: list[str]) -> argparse.Namespace:
         p.error(f"{taken[0]}: can't be given after --; see --help for what this command has instead")
     if not args.output.absolute().parent.is_dir():
         p.error(f"--output {args.output}: there is no folder {args.output.absolute().parent}")
+    if args.record and not args.record.absolute().parent.is_dir():
+        p.error(f"--record {args.record}: there is no folder {args.record.absolute().parent}")
     return args
 
 
-def clean(device: Device, wanted: bool) -> None:
-    if wanted:
-        device.clean()
+def cores_to_use(args: argparse.Namespace, device: Device) -> str | None:
+    """What is given, or the big ones where they are asked for and not all are alike."""
+    if args.cores or not args.big_cores:
+        return args.cores
+    cores = device.cores()
+    big = big_cores(cores)
+    if not big or len(big) == len(cores):
+        note(f"{device.name}: {'tells no cores apart' if not big else 'all cores are big'}; running on all")
+        return None
+    note(f"{device.name}: the big cores are {ranges(big)}, of {ranges([core.number for core in cores])}")
+    return ranges(big)
 
 
-def run(args: argparse.Namespace, words: list[str]) -> dict:
-    check_bundles(args.bundles)
-    device = Adb(args.serial) if args.adb else Ssh(args.ssh)
-    device.check()
-    program = given_program(args.program) if args.program else build_program()
-    options = [*args.options, *(["--cores", args.cores] if args.cores else []), "--cool-down", str(args.cool_down)]
+def measure_on(device: Device, args: argparse.Namespace) -> dict:
+    """Pushes, measures, and leaves nothing running there, whatever happens."""
+    program = given_program(args.program, device.machine) if args.program else build_program(device.machine)
+    cores = cores_to_use(args, device)
+    options = [*args.options, *(["--cores", cores] if cores else []), "--cool-down", str(args.cool_down)]
+    device.stop(PROGRAM)  # of a command that was killed
     try:
         push(device, program, args.bundles)
         names = [bundle_name(bundle) for bundle in args.bundles]
@@ -268,20 +266,52 @@ def run(args: argparse.Namespace, words: list[str]) -> dict:
         described = device.description()
     except BaseException:
         with contextlib.suppress(DeviceError):  # the first error counts
-            clean(device, args.clean)
+            device.stop(PROGRAM)
+            if args.clean:
+                device.clean()
         raise
-    clean(device, args.clean)
-    report = merge_rounds(reports, log)
+    if args.clean:
+        device.clean()
+    return merge_rounds(reports, log) | {"device": {**described, "program_options": options, "rounds": log}}
+
+
+def run(args: argparse.Namespace, words: list[str]) -> dict:
+    """Measures, and writes what is asked for."""
+    check_bundles(args.bundles)
+    if args.record:
+        devices.check(args.record)
+    report = measure_on(Adb(args.serial) if args.adb else Ssh(args.ssh), args)
     report["command"] = shlex.join(["python", "benchmarks/device.py", *words])
-    return report | {"device": {**described, "program_options": options, "rounds": log}}
+    file = args.output / devices.file_name(report) if args.output.is_dir() else args.output
+    write(report, file)
+    note(f"wrote {file}")
+    if args.record:
+        devices.record(report, file, args.record, args.by)
+        note(f"added to {args.record}")
+    return report
+
+
+@contextlib.contextmanager
+def ended_by_signals():
+    """Has what ends a program do so as Ctrl-C does: nothing is left running on the device."""
+
+    def end(number, _):
+        raise SystemExit(128 + number)
+
+    before = {number: signal.signal(number, end) for number in (signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def main(words: list[str] | None = None) -> int:
     words = sys.argv[1:] if words is None else words
     args = parse(words)
     try:
-        report = run(args, words)
-        write(report, args.output)
+        with ended_by_signals():
+            report = run(args, words)
     except (DeviceError, OSError) as error:
         print(f"t5g2-device: error: {error}", file=sys.stderr)
         return 1

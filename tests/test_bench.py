@@ -9,9 +9,11 @@ import json
 import os
 import resource
 import shutil
+import signal
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -380,3 +382,19 @@ def test_results_that_cannot_be_read(tmp_path):
         file.write_text(text)
         with pytest.raises(ValueError, match=f"results.json: {what}"):
             result.read(file)
+
+
+def test_a_killed_program_leaves_nothing_running(bundle):
+    words = [PROGRAM, bundle, *SHORT, "--repeat", "10000"]
+    bench = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    next(line for line in bench.stderr if line.endswith(", source 40\n"))  # this takes a minute, in a process of its own
+    children = Path(f"/proc/{bench.pid}/task/{bench.pid}/children")
+    while not (found := children.read_text().split()):
+        assert bench.poll() is None
+    child = Path("/proc", found[0])
+    bench.kill()
+    assert bench.wait() == -signal.SIGKILL
+    until = time.monotonic() + 5
+    while child.exists() and time.monotonic() < until:
+        time.sleep(0.02)
+    assert not child.exists()

@@ -148,3 +148,39 @@ def test_a_configuration_twice(capsys, files):
 
 def test_not_a_result(capsys, files):
     assert refused(capsys, files({}, report())) == "before.json: not a result of t5g2-bench --output json"
+
+
+@pytest.mark.parametrize(
+    ("where", "key", "message"),
+    [
+        ((), "results", "the report lacks results"),
+        (("machine",), "cpu", "machine lacks cpu"),
+        (("results", 1), "encode_tok_s", "results[1] lacks encode_tok_s"),
+        (("results", 0, "decode", 1), "tok_s", "results[0].decode[1] lacks tok_s"),
+        (("results", 0, "state_after"), "core_ghz", "results[0].state_after lacks core_ghz"),
+        (("results", 0, "first_token_s"), "high", "results[0].first_token_s lacks high"),
+        (("loading", 0), "load_warm_s", "loading[0] lacks load_warm_s"),
+    ],
+)
+@pytest.mark.parametrize("name", ["before", "after"])
+def test_a_result_that_lacks_keys(capsys, files, where, key, message, name):
+    broken, whole = report(result(), result("b")), report(result(), result("b"))
+    place = broken
+    for step in where:
+        place = place[step]
+    del place[key]
+    paths = files(*((broken, whole) if name == "before" else (whole, broken)))
+    assert refused(capsys, paths) == f"{name}.json: {message}; measure again with t5g2-bench"
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("machine", None, "machine is no object"),
+        ("loading", {}, "loading is no list"),
+        ("results", [3], "results[0] is no object"),
+    ],
+)
+def test_a_result_with_other_kinds_of_values(capsys, files, key, value, message):
+    paths = files(report(result()), report(result()) | {key: value})
+    assert refused(capsys, paths) == f"after.json: {message}; measure again with t5g2-bench"

@@ -1,5 +1,6 @@
 #include "child.h"
 
+#include <sys/prctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -39,9 +40,12 @@ Json answer(const std::string& what, const std::function<Json()>& work) {
 Json in_child(const std::string& what, const std::function<Json()>& work) {
   int ends[2];
   if (pipe(ends)) fail("cannot make a pipe (", std::strerror(errno), "); close other programs");
-  const pid_t child = fork();
+  const pid_t parent = getpid(), child = fork();
   if (child < 0) fail("cannot start a process (", std::strerror(errno), "); close other programs");
   if (!child) {
+    // A parent that is killed would leave it computing, for minutes on a phone.
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
+    if (getppid() != parent) _exit(1);
     close(ends[0]);
     const std::string text = answer(what, work).dump();
     for (size_t at = 0; at < text.size();) {
