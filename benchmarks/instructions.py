@@ -1,8 +1,10 @@
-"""Instructions that a call of each kernel executes, against those recorded: `python benchmarks/instructions.py [--update]`.
+"""Instructions that a call of each kernel and a decoder step of nano execute, against those recorded:
+`python benchmarks/instructions.py [--update]`.
 
-Times on a shared machine vary by tens of percent, these counts by nothing. qemu-user runs kernel_instructions.cpp and logs
-every block of instructions that it translates and that it executes; what a second call adds is the count of a call. Kernels
-for AVX-512 and AMX are not counted: qemu does not emulate them.
+Times on a shared machine vary by tens of percent, these counts by nothing. qemu-user runs kernel_instructions.cpp and
+step_instructions.cpp and logs every block of instructions that it translates and that it executes; what a second call, or
+step, adds is the count of one. Kernels for AVX-512 and AMX are not counted: qemu does not emulate them. Nor is a step of the
+portable kernels, whose log would take minutes to read.
 
 Fails where a count rose by more than 3 %. --update records the counts, with the compiler that they belong to.
 """
@@ -18,10 +20,12 @@ from collections import Counter
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 ROOT = Path(__file__).resolve().parent.parent
 RECORD = ROOT / "benchmarks" / "instructions.json"
-PROGRAM = "kernel_instructions"
+KERNELS, STEP = "kernel_instructions", "step_instructions"
+QUANTIZATIONS = ("int4", "int8")
 MOST = 1.03  # times the recorded count
 
 # -erms: every byte of a `rep stosb` would count as an instruction. "max" with SME multiplies int8 wrongly in qemu 7.2.
@@ -34,6 +38,7 @@ KINDS = {
 }
 PRESETS = {"x86_64": "test", "aarch64": "aarch64"}
 ARM_COMPILER = "aarch64-linux-gnu-g++"
+ARM_LIBRARIES = "/usr/aarch64-linux-gnu"
 
 
 def architecture(kind: str) -> str:
@@ -51,23 +56,43 @@ def missing(kind: str) -> str | None:
     return None
 
 
-def build(kind: str) -> Path:
+def build(kind: str, name: str) -> Path:
     """The program for this kind's architecture, built as the tests build theirs: optimized, without sanitizers."""
     if (tests := str(ROOT / "tests")) not in sys.path:
         sys.path.append(tests)
     from native_programs import EXECUTORCH, arm_executorch, program
 
-    return program(PROGRAM, PRESETS[architecture(kind)], arm_executorch() if architecture(kind) == "aarch64" else EXECUTORCH)
+    return program(name, PRESETS[architecture(kind)], arm_executorch() if architecture(kind) == "aarch64" else EXECUTORCH)
 
 
 def emulation(kind: str) -> list[str]:
-    return [shutil.which(f"qemu-{architecture(kind)}-static"), "-cpu", KINDS[kind][1]]
+    libraries = ["-L", ARM_LIBRARIES] if architecture(kind) == "aarch64" else []
+    return [shutil.which(f"qemu-{architecture(kind)}-static"), *libraries, "-cpu", KINDS[kind][1]]
 
 
-def compiler_and_cases(kind: str, program: Path) -> tuple[str, list[str]]:
-    done = subprocess.run([*emulation(kind), program], check=True, capture_output=True, text=True)
-    compiler, *cases = done.stdout.splitlines()
-    return compiler, cases
+def run(kind: str, *command: object) -> list[str]:
+    """The lines that it prints, uncounted."""
+    line = [*emulation(kind), *map(str, command)]
+    done = subprocess.run(line, env={"T5G2_CPU": kind}, capture_output=True, text=True)
+    if done.returncode:
+        raise RuntimeError(f"{' '.join(line)} exited with {done.returncode}: {done.stderr}")
+    return done.stdout.splitlines()
+
+
+def compiler(kind: str) -> str:
+    return run(kind, build(kind, KERNELS))[0]
+
+
+def commands(kind: str, bundles: dict[str, Path]) -> dict[str, list[str]]:
+    """What is run to count a case, but for the number of calls. bundles: nano's, by quantization."""
+    kernels, found = build(kind, KERNELS), {}
+    for case in run(kind, kernels)[1:]:
+        found[case] = [str(kernels), case]
+    for quantization, bundle in bundles.items() if kind != "portable" else ():
+        command = [build(kind, STEP), bundle, bundle.parent / "hashes"]
+        run(kind, *command, 1)  # checks the bundle's hashes, which the next runs remember
+        found[f"nano_{quantization}_decoder_step"] = [str(part) for part in command]
+    return found
 
 
 def executed(log: Iterable[bytes]) -> int:
@@ -87,21 +112,22 @@ def executed(log: Iterable[bytes]) -> int:
     return sum(sizes[int(line.split(b"/", 2)[1], 16)] * count for line, count in runs.items())
 
 
-def run_counted(kind: str, program: Path, case: str, calls: int) -> int:
+def run_counted(kind: str, command: list[str], calls: int) -> int:
     log = ["-d", "in_asm,exec,nochain", "-D", "/dev/stdout"]
-    command = [*emulation(kind), *log, program, case, str(calls)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env={"T5G2_CPU": kind}) as running:
+    line = [*emulation(kind)[:1], *log, *emulation(kind)[1:], *command, str(calls)]
+    with subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env={"T5G2_CPU": kind}) as running:
         total = executed(running.stdout)
         message = running.stderr.read().decode(errors="replace")
     if running.returncode:
-        raise RuntimeError(f"{PROGRAM} {case} of the {kind} kernels exited with {running.returncode}: {message}")
+        raise RuntimeError(f"{' '.join(line)} exited with {running.returncode}: {message}")
     return total
 
 
-def count(kind: str, program: Path, cases: list[str]) -> dict[str, int]:
+def count(kind: str, bundles: dict[str, Path]) -> dict[str, int]:
     """Instructions of a call, by case. The first call allocates what the next ones keep, so the second is what counts."""
+    cases = commands(kind, bundles)
     with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
-        totals = [[pool.submit(run_counted, kind, program, case, calls) for calls in (1, 2)] for case in cases]
+        totals = [[pool.submit(run_counted, kind, command, calls) for calls in (1, 2)] for command in cases.values()]
         return {case: second.result() - first.result() for case, (first, second) in zip(cases, totals)}
 
 
@@ -118,6 +144,17 @@ def problems(kind: str, recorded: dict[str, int], now: dict[str, int]) -> list[s
         if (ratio := now[case] / recorded[case]) > MOST:
             found.append(f"{kind} {case}: {recorded[case]} instructions rose to {now[case]}, {ratio:.3f} times")
     return found
+
+
+def export_nano(folder: Path) -> dict[str, Path]:
+    """nano's bundles, by quantization."""
+    from t5g2.export.cli import main as export
+
+    bundles = {quantization: folder / quantization for quantization in QUANTIZATIONS}
+    for quantization, bundle in bundles.items():
+        if export(["--size", "nano", "--quant", quantization, "--output", str(bundle)]):
+            sys.exit(1)
+    return bundles
 
 
 def read_record() -> dict:
@@ -149,21 +186,25 @@ def main() -> int:
     args = p.parse_args()
     if lacking := next(filter(None, map(missing, KINDS)), None):
         sys.exit(lacking)
+    with TemporaryDirectory() as folder:
+        return compare(export_nano(Path(folder)), args.update)
+
+
+def compare(bundles: dict[str, Path], update: bool) -> int:
     record, measured, found = read_record(), {"compiler": {}, "counts": {}}, []
     for kind in KINDS:
-        program = build(kind)
-        compiler, cases = compiler_and_cases(kind, program)
-        known = record["compiler"].get(architecture(kind), compiler)
-        if not args.update and not same_major(known, compiler):
-            sys.exit(f"counts belong to a compiler: {known} recorded, this is {compiler}; --update records its counts")
-        measured["compiler"][architecture(kind)] = compiler
-        now = measured["counts"][kind] = count(kind, program, cases)
+        now_with = compiler(kind)
+        known = record["compiler"].get(architecture(kind), now_with)
+        if not update and not same_major(known, now_with):
+            sys.exit(f"counts belong to a compiler: {known} recorded, this is {now_with}; --update records its counts")
+        measured["compiler"][architecture(kind)] = now_with
+        now = measured["counts"][kind] = count(kind, bundles)
         recorded = record["counts"].get(kind, {})
-        for case in cases:
+        for case in now:
             ratio = f"{now[case] / recorded[case]:.4f}" if case in recorded else "new"
             print(f"{kind:13}{case:37}{now[case]:>10}{recorded.get(case, '-'):>10}{ratio:>8}", flush=True)
         found += problems(kind, recorded, now)
-    if args.update:
+    if update:
         write_record(measured)
         print("\n".join(changes(record, measured)) or "nothing changed")
         return 0

@@ -2,7 +2,7 @@
 // Without arguments: the compiler, then the cases, one a line. instructions.py counts.
 //
 // Shapes are those of the 270M size, cut so that emulation stays short. Nothing is random and nothing runs on a second
-// thread, so counts repeat exactly.
+// thread (one_thread.cpp), so counts repeat exactly.
 
 #include <cstdint>
 #include <cstdio>
@@ -11,24 +11,10 @@
 #include <functional>
 #include <vector>
 
-#include <executorch/runtime/kernel/thread_parallel_interface.h>
-
 #include "runtime/kernels/attention.h"
 #include "runtime/kernels/kernels.h"
 #include "runtime/kernels/linear.h"
 #include "runtime/kernels/packed.h"
-
-// In place of libexecutorch_threadpool's: a program's own functions come before a library's.
-namespace executorch::extension {
-
-int64_t get_thread_count() { return 1; }
-
-bool parallel_for(int64_t begin, int64_t end, int64_t, runtime::FunctionRef<void(int64_t, int64_t)> f) {
-  f(begin, end);
-  return true;
-}
-
-}  // namespace executorch::extension
 
 namespace t5g2 {
 namespace {

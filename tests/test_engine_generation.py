@@ -8,7 +8,7 @@ import subprocess
 import numpy as np
 import pytest
 import torch
-from native_programs import program
+from native_programs import program, run
 from tiny import tiny_model
 from transformers import GenerationConfig, NoRepeatNGramLogitsProcessor, RepetitionPenaltyLogitsProcessor
 from transformers.generation import (
@@ -64,6 +64,11 @@ def engine():
     running = Engine()
     yield running
     running.close()
+
+
+def test_what_cpp_tests():
+    done = run(program("generation_test"))
+    assert done.returncode == 0 and done.stdout.endswith(" 0 failed\n"), done.stdout
 
 
 # --- sampler ---

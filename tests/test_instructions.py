@@ -1,4 +1,5 @@
-"""The kernels execute no more instructions than recorded (benchmarks/instructions.json); counts do not vary as times do."""
+"""Kernels and a decoder step execute no more instructions than recorded (benchmarks/instructions.json): counts do not vary as
+times do."""
 
 import importlib
 import sys
@@ -11,15 +12,15 @@ instructions = importlib.import_module("instructions")
 
 
 @pytest.mark.parametrize("kind", instructions.KINDS)
-def test_kernels_execute_no_more_instructions_than_recorded(kind):
+def test_no_more_instructions_are_executed_than_recorded(kind, nano_bundle):
     if lacking := instructions.missing(kind):
         pytest.skip(lacking)
-    program = instructions.build(kind)
-    record, (compiler, cases) = instructions.read_record(), instructions.compiler_and_cases(kind, program)
+    record, compiler = instructions.read_record(), instructions.compiler(kind)
     recorded_with = record["compiler"][instructions.architecture(kind)]
     if not instructions.same_major(recorded_with, compiler):
         pytest.skip(f"counts belong to a compiler: {recorded_with} recorded, this is {compiler}")
-    found = instructions.problems(kind, record["counts"][kind], instructions.count(kind, program, cases))
+    bundles = {quantization: nano_bundle(quantization) for quantization in instructions.QUANTIZATIONS}
+    found = instructions.problems(kind, record["counts"][kind], instructions.count(kind, bundles))
     assert not found, "\n".join([*found, "if that is meant: python benchmarks/instructions.py --update"])
 
 

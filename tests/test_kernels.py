@@ -1,22 +1,10 @@
 """The C++ tests of the kernels (tests/native): on this CPU, under sanitizers, and for ARM under emulation."""
 
-import shutil
 import subprocess
 
 import pytest
-from native_programs import ENVIRONMENT, arm_executorch, program, run, run_thread_sanitized
-
-ARM_CPUS = {
-    "cortex-a53": "portable neon",
-    "cortex-a76": "portable neon neon_dotprod",
-    "max,sme=off": "portable neon neon_dotprod neon_i8mm",  # qemu 7.2 multiplies int8 wrongly where it emulates SME
-}
-
-
-def need(*tools: str) -> None:
-    for tool in tools:
-        if not shutil.which(tool, path=ENVIRONMENT["PATH"]):
-            pytest.skip(f"{tool} is not installed")
+from emulated import ARM_CPUS, need_arm, on_arm
+from native_programs import arm_executorch, program, run, run_thread_sanitized
 
 
 def check(done: subprocess.CompletedProcess) -> str:
@@ -41,7 +29,6 @@ def test_kernels_under_thread_sanitizer():
 
 @pytest.mark.parametrize("cpu", ARM_CPUS)
 def test_kernels_on_arm(cpu):
-    need("aarch64-linux-gnu-g++", "qemu-aarch64-static")
+    need_arm()
     built = program("kernels_test", "aarch64", arm_executorch())
-    done = run("qemu-aarch64-static", "-L", "/usr/aarch64-linux-gnu", "-cpu", cpu, built, "--small")
-    assert check(done) == ARM_CPUS[cpu]
+    assert check(run(*on_arm(cpu, built, "--small"))) == ARM_CPUS[cpu]

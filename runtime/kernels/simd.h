@@ -260,6 +260,15 @@ T5G2_INLINE uint16_t float_to_half(float f) {
 T5G2_INLINE f32x16 load_half(const uint16_t* p) {
 #if defined(__AVX512F__)
   return (f32x16)_mm512_cvtph_ps(_mm256_loadu_si256((const __m256i*)p));
+#elif defined(__aarch64__) && !defined(__clang__)
+  // Not vcvt_f32_f16: GCC takes it for a reader of memory, and keeps every sum around it on the stack.
+  f32x16 r;
+  for (int i = 0; i < kParts; ++i) {
+    u16part v;
+    memcpy(&v, p + i * kLanes, sizeof v);
+    asm("fcvtl %0.4s, %1.4h" : "=w"(r.part[i]) : "w"(v));
+  }
+  return r;
 #else
   float lanes[16];
 #if defined(__F16C__)
