@@ -45,8 +45,10 @@ class Buffer {
     if (bytes > size_) {
       std::free(data_);
       size_ = 0;
-      data_ = static_cast<uint8_t*>(std::aligned_alloc(64, (bytes + 63) / 64 * 64));
-      if (!data_) throw std::bad_alloc();
+      data_ = nullptr;
+      void* data;
+      if (posix_memalign(&data, 64, (bytes + 63) / 64 * 64)) throw std::bad_alloc();  // Android 8 has no aligned_alloc
+      data_ = static_cast<uint8_t*>(data);
       size_ = bytes;
     }
     return data_;
