@@ -96,7 +96,8 @@ void multiply(const Activations& x, const LinearArguments& a) {
   const int64_t units = (a.rows + kBlockRows - 1) / kBlockRows;
   const int64_t per_thread = (units + 4 * threads() - 1) / (4 * threads());
   const int64_t enough = kPieceBytes / (step * w.block_bytes()) + 1;
-  const int64_t piece = x.rows < kTileRows ? std::max(enough, per_thread) : std::min(kBlocksAtOnce / step, per_thread);
+  int64_t piece = x.rows < kTileRows ? std::max(enough, per_thread) : std::min(kBlocksAtOnce / step, per_thread);
+  if (wide && !a.gated && piece > 1) piece -= piece % 2;  // blocks go in pairs
 
   parallel(units, piece, [&](int64_t first, int64_t last) {
     static thread_local Buffer unpacked, results;
