@@ -6,6 +6,8 @@ import inspect
 import json
 import os
 import signal
+import subprocess
+import sys
 import threading
 import weakref
 from concurrent.futures import ThreadPoolExecutor
@@ -928,3 +930,20 @@ def test_every_export_is_there_and_documented():
         for method in vars(thing).values() if inspect.isclass(thing) else ():
             if inspect.isfunction(method) and not method.__name__.startswith("_"):
                 assert inspect.getdoc(method), method
+
+
+def test_other_threads_later_do_not_break_a_model_of_stock_operators(tiny_bundle):
+    """XNNPACK keeps the thread pool that it was loaded with, and the process has one, which each number of threads makes anew.
+    In a process of its own, where freed memory is overwritten."""
+    tiny = tiny_bundle(2, "xnnpack")
+    script = (
+        "import sys, t5g2\n"
+        "first = t5g2.load(sys.argv[1], threads=2)\n"
+        "expected = first.logits([2, *range(20, 60)], [2, 5]).tolist()\n"
+        "for threads in (1, 3, 2):\n"
+        "    t5g2.load(sys.argv[1], threads=threads)\n"
+        "    assert first.logits([2, *range(20, 60)], [2, 5]).tolist() == expected\n"
+    )
+    environment = os.environ | {"MALLOC_PERTURB_": "165"}
+    done = subprocess.run([sys.executable, "-c", script, tiny.bundle], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

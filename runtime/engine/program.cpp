@@ -68,14 +68,14 @@ class MappedProgram : public executorch::runtime::DataLoader {
   const MappedFile file_;
 };
 
-// Held shared while a program runs, exclusively while the pool it runs on is changed.
+// Held shared while a program is loaded or runs, exclusively while the pool it runs on is changed.
 std::shared_mutex pool_in_use;
 
 }  // namespace
 
 Program::Program(const std::string& path, const std::vector<std::string>& methods,
                  executorch::runtime::EventTracer* tracer)
-    : path_(path) {
+    : path_(path), tracer_(tracer) {
   set_up_executorch();
   module_ = std::make_unique<Module>(std::make_unique<MappedProgram>(path));
   using Verification = executorch::runtime::Program::Verification;
@@ -83,13 +83,25 @@ Program::Program(const std::string& path, const std::vector<std::string>& method
   for (const std::string& method : methods) {
     const auto meta = module_->method_meta(method);
     check(meta.error(), path + ": no method " + method);
-    auto& memory = memory_[method] = std::make_unique<PlannedMemory>(*meta);
-    check(module_->load_method(method, memory->allocator(), tracer), path + ": no usable method " + method);
+    memory_[method] = std::make_unique<PlannedMemory>(*meta);
+    delegates_ |= meta->num_backends() > 0;
   }
+  const std::shared_lock lock(pool_in_use);
+  load_methods();
+}
+
+void Program::load_methods() {
+  for (auto& [method, memory] : memory_) {
+    module_->unload_method(method);
+    check(module_->load_method(method, memory->allocator(), tracer_), path_ + ": no usable method " + method);
+  }
+  pool_ = executorch::extension::threadpool::get_pthreadpool();
 }
 
 std::vector<EValue> Program::run(const std::string& method, const std::vector<EValue>& inputs) {
   const std::shared_lock lock(pool_in_use);
+  // XNNPACK would run on a pool that is gone. Others than set_threads change it too, such as Python's executorch.
+  if (delegates_ && pool_ != executorch::extension::threadpool::get_pthreadpool()) load_methods();
   auto outputs = module_->execute(method, inputs);
   check(outputs.error(), path_ + ": " + method + " failed");
   return std::move(*outputs);

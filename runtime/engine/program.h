@@ -26,8 +26,13 @@ class Program {
                                                const std::vector<executorch::runtime::EValue>& inputs);
 
  private:
+  void load_methods();
+
   std::string path_;
-  std::map<std::string, std::unique_ptr<PlannedMemory>> memory_;
+  executorch::runtime::EventTracer* tracer_;
+  std::map<std::string, std::unique_ptr<PlannedMemory>> memory_;  // of each method
+  bool delegates_ = false;      // whether a method calls a backend, which keeps the thread pool it was loaded with
+  const void* pool_ = nullptr;  // that one
   std::unique_ptr<executorch::extension::Module> module_;  // after the memory that its methods lie in: it goes first
 };
 

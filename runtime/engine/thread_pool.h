@@ -4,10 +4,13 @@
 
 #include <cstdint>
 
+struct pthreadpool;
+
 namespace executorch::extension::threadpool {
 class ThreadPool {
  public:
   bool _unsafe_reset_threadpool(uint32_t threads);  // not while a program runs
 };
 ThreadPool* get_threadpool();
+pthreadpool* get_pthreadpool();  // what backends run on
 }  // namespace executorch::extension::threadpool
