@@ -3,8 +3,6 @@ package dev.t5g2.demo.core
 import java.io.DataInputStream
 import java.io.DataOutputStream
 import java.io.File
-import java.io.IOException
-import org.json.JSONException
 import org.json.JSONObject
 
 /** Keeps what the ask screen shows, so that it is there again after the app was ended. One thread at a time. */
@@ -23,23 +21,15 @@ internal class AskStore(private val folder: File) {
     }
 
     /** [state] with what was kept; nothing of it where that cannot be read. */
-    fun restore(state: AskState): AskState {
-        try {
-            val json = JSONObject(readTextIfThere(stateFile) ?: return state)
-            return state.copy(
-                prompt = json.text("prompt"),
-                options = optionsFrom(json.getJSONObject("options")),
-                answer = json.objectOrNull("answer")?.let(::answerFrom),
-                picture = readPicture(),
-            )
-        } catch (_: JSONException) {
-            return state
-        } catch (_: IllegalArgumentException) {
-            return state
-        } catch (_: IOException) {
-            return state
-        }
-    }
+    fun restore(state: AskState): AskState = fromOurFile {
+        val json = JSONObject(readTextIfThere(stateFile) ?: return@fromOurFile null)
+        state.copy(
+            prompt = json.text("prompt"),
+            options = optionsFrom(json.getJSONObject("options")),
+            answer = json.objectOrNull("answer")?.let(::answerFrom),
+            picture = readPicture(),
+        )
+    } ?: state
 
     private fun savePicture(picture: Picture?) {
         if (picture === kept) return

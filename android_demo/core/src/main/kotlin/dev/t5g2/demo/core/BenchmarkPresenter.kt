@@ -2,7 +2,6 @@ package dev.t5g2.demo.core
 
 import java.io.File
 import java.io.IOException
-import org.json.JSONException
 import org.json.JSONObject
 
 /**
@@ -131,14 +130,8 @@ class BenchmarkPresenter(
         }
     }
 
-    private fun restoreOptions(): BenchmarkOptions = try {
+    private fun restoreOptions(): BenchmarkOptions = fromOurFile {
         readTextIfThere(optionsFile)?.let { benchmarkOptionsFrom(JSONObject(it)) }
-    } catch (_: JSONException) {
-        null
-    } catch (_: IllegalArgumentException) {
-        null
-    } catch (_: IOException) {
-        null
     } ?: BenchmarkOptions()
 
     private fun restoreReport(): BenchmarkReport? = try {

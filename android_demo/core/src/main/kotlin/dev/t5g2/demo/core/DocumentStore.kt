@@ -1,9 +1,7 @@
 package dev.t5g2.demo.core
 
 import java.io.File
-import java.io.IOException
 import org.json.JSONArray
-import org.json.JSONException
 import org.json.JSONObject
 
 /** Which text, of [length] characters, was encoded by which bundle: hashes of both. */
@@ -50,8 +48,8 @@ internal class DocumentStore(private val folder: File) {
     }
 
     /** [state] with what was kept; nothing of it where that cannot be read. */
-    fun restore(state: DocumentState): DocumentState = reading {
-        val json = JSONObject(readTextIfThere(stateFile) ?: return@reading null)
+    fun restore(state: DocumentState): DocumentState = fromOurFile {
+        val json = JSONObject(readTextIfThere(stateFile) ?: return@fromOurFile null)
         state.copy(
             name = json.textOrNull("name"),
             instruction = json.text("instruction"),
@@ -74,9 +72,9 @@ internal class DocumentStore(private val folder: File) {
     }
 
     /** What [sessionFile] holds, or null. */
-    fun restoreReading(): KeptReading? = reading {
-        if (!sessionFile.isFile) return@reading null
-        val json = JSONObject(readTextIfThere(readingFile) ?: return@reading null)
+    fun restoreReading(): KeptReading? = fromOurFile {
+        if (!sessionFile.isFile) return@fromOurFile null
+        val json = JSONObject(readTextIfThere(readingFile) ?: return@fromOurFile null)
         val key = SourceKey(json.text("seal"), json.whole("length").toInt(), json.text("sha256"))
         KeptReading(key, json.whole("tokens").toInt(), json.number("seconds"))
     }
@@ -88,20 +86,10 @@ internal class DocumentStore(private val folder: File) {
     }
 
     /** Tokens a second at which that bundle encoded last; null: it never did. */
-    fun speed(seal: String): Double? = reading { readTextIfThere(speedFile)?.let(::JSONObject)?.numberOrNull(seal) }
+    fun speed(seal: String): Double? = fromOurFile { readTextIfThere(speedFile)?.let(::JSONObject)?.numberOrNull(seal) }
 
     fun saveSpeed(seal: String, tokensPerSecond: Double) {
-        val all = reading { readTextIfThere(speedFile)?.let(::JSONObject) } ?: JSONObject()
+        val all = fromOurFile { readTextIfThere(speedFile)?.let(::JSONObject) } ?: JSONObject()
         writeAtomically(speedFile, all.put(seal, tokensPerSecond).toString())
-    }
-
-    private fun <T> reading(read: () -> T?): T? = try {
-        read()
-    } catch (_: JSONException) {
-        null
-    } catch (_: IllegalArgumentException) {
-        null
-    } catch (_: IOException) {
-        null
     }
 }

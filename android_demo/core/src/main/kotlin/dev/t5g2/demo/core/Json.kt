@@ -1,7 +1,20 @@
 package dev.t5g2.demo.core
 
+import java.io.IOException
 import org.json.JSONArray
+import org.json.JSONException
 import org.json.JSONObject
+
+/** What is read from a file that the app wrote; null where it is not there, or damaged. */
+internal fun <T> fromOurFile(read: () -> T?): T? = try {
+    read()
+} catch (_: JSONException) {
+    null
+} catch (_: IllegalArgumentException) {
+    null
+} catch (_: IOException) {
+    null
+}
 
 // org.json turns texts into numbers and numbers into texts where asked to; a file that needs that is not one of ours.
 

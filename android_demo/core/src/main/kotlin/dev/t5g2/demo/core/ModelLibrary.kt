@@ -3,7 +3,6 @@ package dev.t5g2.demo.core
 import java.io.File
 import java.io.IOException
 import java.util.Locale
-import org.json.JSONException
 import org.json.JSONObject
 
 /**
@@ -179,17 +178,11 @@ internal class DownloadRecord(val url: String, val versions: Map<String, String>
     companion object {
         const val FILE = ".download.json" // no bundle's file begins with a point
 
-        fun read(part: File): DownloadRecord? = try {
+        fun read(part: File): DownloadRecord? = fromOurFile {
             readTextIfThere(File(part, FILE))?.let(::JSONObject)?.let { json ->
                 val versions = json.getJSONObject("versions")
                 DownloadRecord(json.text("url"), versions.keyList().associateWith { versions.text(it) })
             }
-        } catch (_: JSONException) {
-            null
-        } catch (_: IllegalArgumentException) {
-            null
-        } catch (_: IOException) {
-            null
         }
 
         fun remove(bundle: File) {
