@@ -59,7 +59,7 @@ double gops(const t5g2::Kernels& k, int bits, int64_t columns, int64_t group) {
   std::vector<int8_t> q(kRows * stride);
   std::vector<uint16_t> rounded(kRows * stride);
   std::vector<int32_t> starts(kRows * w.groups());
-  std::vector<float> out(kRows * 16);
+  std::vector<float> out(2 * kRows * 16);
   float scale;
   for (int64_t r = 0; r < kRows; ++r) {
     k.quantize_row(x.data() + r * columns, columns, w.group(), w.groups(), stride, q.data() + r * stride,
@@ -67,27 +67,33 @@ double gops(const t5g2::Kernels& k, int bits, int64_t columns, int64_t group) {
     if (k.to_bf16) k.to_bf16(x.data() + r * columns, columns, stride, r, rounded.data());
   }
   for (int32_t& start : starts) start *= bits == 4 ? -8 : -128;
-  auto* scratch = static_cast<uint8_t*>(std::aligned_alloc(64, 32 * stride));
+  const int64_t unpacked = 32 * stride;  // bytes of a block, at most
+  auto* scratch = static_cast<uint8_t*>(std::aligned_alloc(64, 2 * unpacked));
   const bool wide = k.dot_bf16 && w.groups() > 1;
   const auto unpack_int4 = wide ? k.unpack_bf16_int4 : k.unpack_int4;
   const auto unpack = bits == 8 ? (wide ? k.unpack_bf16_int8 : k.unpack_int8) : unpack_int4;
-  const auto dot = wide ? k.dot_bf16 : bits == 4 ? k.dot_int4 : k.dot_int8;
+  const auto dot = wide ? k.pair_bf16 : bits == 4 ? k.dot_int4 : k.dot_int8;  // as `linear` does
+  const int64_t blocks_at_once = wide ? 2 : 1, rows_at_once = wide ? t5g2::kTiledRowsAtOnce : t5g2::kRowsAtOnce;
   const double seconds = best_seconds([&] {
-    for (int64_t block = 0; block < w.blocks(); ++block) {
+    for (int64_t block = 0; block < w.blocks(); block += blocks_at_once) {
       t5g2::DotArguments a{};
-      a.weights = w.block(block);
-      a.scales = w.scales(block);
       a.columns = w.padded_columns();
       a.group = w.group();
       a.groups = w.groups();
       a.stride = stride;
-      a.scratch = scratch;
       a.unpacked = unpack != nullptr;
-      if (unpack) unpack(a);
-      for (int64_t row = 0; row < kRows; row += t5g2::kRowsAtOnce) {
+      a.pair = unpacked;
+      a.pair_out = kRows * 16;
+      for (int64_t i = blocks_at_once; i-- > 0;) {  // the first one last: it stays chosen
+        a.weights = w.block(block + i);
+        a.scales = w.scales(block + i);
+        a.scratch = scratch + i * unpacked;
+        if (unpack) unpack(a);
+      }
+      for (int64_t row = 0; row < kRows; row += rows_at_once) {
         a.x = wide ? static_cast<void*>(rounded.data() + row * stride) : q.data() + row * stride;
         a.starts = starts.data() + row * w.groups();
-        a.rows = std::min(t5g2::kRowsAtOnce, kRows - row);
+        a.rows = std::min(rows_at_once, kRows - row);
         a.out = out.data();
         dot(a);
       }

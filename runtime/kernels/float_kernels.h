@@ -420,12 +420,12 @@ static void stretch(const StretchArguments& a) {
 // The table of an instruction set: these kernels and the given integer ones.
 #define T5G2_KERNELS(label, dot_int4, dot_int8) \
   T5G2_UNPACKING_KERNELS(label, nullptr, nullptr, nullptr, dot_int4, dot_int8, nullptr, nullptr)
-#define T5G2_UNPACKING_KERNELS(label, unpack_int4, unpack_int8, finish, dot_int4, dot_int8, pair_int4, pair_int8)   \
-  {                                                                                                                 \
-    label, quantize_row, unpack_int4, unpack_int8, finish, dot_int4, dot_int8, pair_int4, pair_int8, dot_float,     \
-        nullptr, nullptr, nullptr, nullptr, nullptr, store_rows, rms_norm_row, add_rms_norm_row,                             \
+#define T5G2_UNPACKING_KERNELS(label, unpack_int4, unpack_int8, finish, dot_int4, dot_int8, pair_int4, pair_int8)     \
+  {                                                                                                                   \
+    label, quantize_row, unpack_int4, unpack_int8, finish, dot_int4, dot_int8, pair_int4, pair_int8, dot_float,       \
+        nullptr, nullptr, nullptr, nullptr, nullptr, store_rows, rms_norm_row, add_rms_norm_row,                      \
         add_layer_norm_row, norm_rotate, to_half, kAttentionRows, attention_bytes, attention_scratch, attention_pack, \
-        attention_run, stretch                                                                                      \
+        attention_run, stretch                                                                                        \
   }
 
 }  // namespace t5g2::T5G2_ISA

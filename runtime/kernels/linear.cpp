@@ -11,7 +11,6 @@ namespace {
 constexpr int64_t kBlocksAtOnce = 8;        // that rows are multiplied with before they are stored, side by side
 constexpr int64_t kStreamedBlocks = 32;     // the same for one row in two streams: each is half of them
 constexpr int64_t kSliceBytes = 1 << 20;    // of activations: they stay in the second cache while all blocks pass by
-constexpr int64_t kTiledRowsAtOnce = 64;    // kRowsAtOnce for tiles of bfloat16, two of rows at a time
 constexpr int64_t kPieceBytes = 32 * 1024;  // of weights that a thread takes at a time, at least
 constexpr int64_t kRowsPerTask = 8;         // that a thread quantizes at a time
 

@@ -9,6 +9,7 @@
 namespace t5g2 {
 
 constexpr int64_t kRowsAtOnce = 48;  // of activations: they stay in a core's first cache while blocks pass by
+constexpr int64_t kTiledRowsAtOnce = 64;  // the same for tiles of bfloat16, two of rows at a time
 
 // Rows of activations in the form that the weights' format multiplies: int8 per row, or float32 as they are.
 struct Activations {
