@@ -7,6 +7,7 @@ stack: 1.7 s instead of 4.7 s to start (torch's own 1.7 s included; Xeon, 2 core
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import io
 from pathlib import Path
 
@@ -15,6 +16,9 @@ from executorch.extension.pybindings import _C
 
 from t5g2.runtime.errors import T5g2Error, UsageError
 from t5g2.runtime.native import library as native_library
+
+_thread_pool = ctypes.CDLL(_C.__file__)["_ZN10executorch9extension10threadpool15get_pthreadpoolEv"]  # get_pthreadpool()
+_thread_pool.restype = ctypes.c_void_p
 
 
 def set_threads(threads: int) -> None:
@@ -30,18 +34,26 @@ class Method:
     call overwrites them."""
 
     def __init__(self, path: Path, program: _C.ExecuTorchProgram, name: str) -> None:
-        self._label = f"{path.name}: {name}"
+        self._path, self._program, self._name = path, program, name
+        self._load()
+
+    def _load(self) -> None:
+        self._pool = _thread_pool()
         try:
             with _hushed():
-                self._method = program.load_method(name)
+                self._method = self._program.load_method(self._name)
         except RuntimeError as error:
-            raise T5g2Error(f"{path}: no usable method {name} ({_line(error)}); export the bundle again") from error
+            raise T5g2Error(f"{self._path}: no usable method {self._name} ({_line(error)}); export the bundle again") from error
 
     def __call__(self, *inputs: torch.Tensor) -> list[torch.Tensor]:
+        if self._pool != _thread_pool():  # XNNPACK keeps the pool that it was loaded with; a change of threads frees that
+            self._load()
         try:
             return self._method.call(inputs, clone_outputs=False)
         except RuntimeError as error:
-            raise T5g2Error(f"{self._label} failed ({_line(error)}); export the bundle again, or report it") from error
+            raise T5g2Error(
+                f"{self._path.name}: {self._name} failed ({_line(error)}); export the bundle again, or report it"
+            ) from error
 
 
 class Program:
