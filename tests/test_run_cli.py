@@ -752,5 +752,6 @@ def test_interrupted(bundle):
     process.stdin.flush()
     assert process.stdout.readline()
     process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=60)
+    process.wait(timeout=60)  # while its input is open: at its end it would stop anyway
+    out, err = process.communicate()
     assert (process.returncode, out, err) == (130, "", "t5g2-run: interrupted\n")
