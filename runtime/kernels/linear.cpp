@@ -11,6 +11,7 @@ namespace {
 constexpr int64_t kBlocksAtOnce = 8;        // that rows are multiplied with before they are stored, side by side
 constexpr int64_t kStreamedBlocks = 32;     // the same for one row in two streams: each is half of them
 constexpr int64_t kSliceBytes = 1 << 20;    // of activations: they stay in the second cache while all blocks pass by
+constexpr int64_t kTiledSliceBytes = 640 << 10;  // the same for tiles of bfloat16, beside more results
 constexpr int64_t kPieceBytes = 32 * 1024;  // of weights that a thread takes at a time, at least
 constexpr int64_t kRowsPerTask = 8;         // that a thread quantizes at a time
 
@@ -20,8 +21,8 @@ bool tiled(const Activations& x) { return x.size == sizeof(uint16_t); }
 
 int64_t rows_at_once(const Activations& x) { return tiled(x) ? kTiledRowsAtOnce : kRowsAtOnce; }
 
-// A few rows, or a slice of many, times all blocks.
-void multiply(const Activations& x, const LinearArguments& a);
+// Whether many rows are multiplied with such weights in tiles of bfloat16.
+bool multiplied_in_bf16(const Packed& w) { return kernels().dot_bf16 && w.groups() > 1; }
 
 }  // namespace
 
@@ -33,7 +34,7 @@ Activations prepare(const float* x, int64_t rows, const Packed& weights) {
 
   const int64_t stride = round_up(weights.padded_columns(), 64), groups = weights.groups();
   const Kernels& k = kernels();
-  if (k.dot_bf16 && rows >= kTileRows && groups > 1) {
+  if (multiplied_in_bf16(weights) && rows >= kTileRows) {
     uint16_t* rounded = reinterpret_cast<uint16_t*>(buffer.reserve(2 * padded_rows * stride));
     parallel(rows, kRowsPerTask, [&](int64_t first, int64_t last) {
       for (int64_t r = first; r < last; ++r) k.to_bf16(x + r * columns, columns, stride, r, rounded);
@@ -56,24 +57,23 @@ Activations prepare(const float* x, int64_t rows, const Packed& weights) {
   return {rows, stride, q, sizeof(int8_t), starts, scales};
 }
 
-void linear(const Activations& x, const LinearArguments& a) {
-  const int64_t at_once = rows_at_once(x), fitting = kSliceBytes / (x.stride * x.size) / at_once * at_once;
-  const int64_t rows = std::max(5 * at_once, fitting), groups = a.weights.groups();
-  for (int64_t first = 0; first < x.rows; first += rows) {
-    Activations slice = x;
-    slice.rows = std::min(rows, x.rows - first);
-    slice.x = static_cast<const uint8_t*>(x.x) + first * x.stride * x.size;
-    if (x.starts) slice.starts += first * groups;
-    if (x.scales) slice.scales += first;
-    LinearArguments part = a;
-    part.out += first * a.stride;
-    multiply(slice, part);
-  }
+int64_t slice_rows(const Packed& w) {
+  const bool wide = multiplied_in_bf16(w);
+  const int64_t at_once = wide ? kTiledRowsAtOnce : kRowsAtOnce, bytes = wide ? kTiledSliceBytes : kSliceBytes;
+  const int64_t size = w.bits == 32 ? sizeof(float) : wide ? sizeof(uint16_t) : sizeof(int8_t);
+  const int64_t enough = (wide ? 2 : 5) * at_once;  // to be worth unpacking all blocks for
+  return std::max(enough, bytes / (w.padded_columns() * size) / at_once * at_once);
 }
 
-namespace {
+void linear(const float* x, int64_t rows, const LinearArguments& a) {
+  by_slices(rows, a.weights, [&](int64_t first, int64_t count) {
+    LinearArguments part = a;
+    part.out += first * a.stride;
+    linear(prepare(x + first * a.weights.columns, count, a.weights), part);
+  });
+}
 
-void multiply(const Activations& x, const LinearArguments& a) {
+void linear(const Activations& x, const LinearArguments& a) {
   const Kernels& k = kernels();
   const Packed& w = a.weights;
   const bool wide = tiled(x);
@@ -154,7 +154,5 @@ void multiply(const Activations& x, const LinearArguments& a) {
     if (k.finish) k.finish();
   });
 }
-
-}  // namespace
 
 }  // namespace t5g2

@@ -4,12 +4,13 @@
 
 #include <cstdint>
 
+#include "kernels.h"
 #include "packed.h"
 
 namespace t5g2 {
 
 constexpr int64_t kRowsAtOnce = 48;  // of activations: they stay in a core's first cache while blocks pass by
-constexpr int64_t kTiledRowsAtOnce = 64;  // the same for tiles of bfloat16, two of rows at a time
+constexpr int64_t kTiledRowsAtOnce = 128;  // of tiles of bfloat16, which pass by while blocks stay there
 
 // Rows of activations in the form that the weights' format multiplies: int8 per row, or float32 as they are.
 struct Activations {
@@ -24,6 +25,10 @@ struct Activations {
 // Quantizes x [rows][columns] for `weights`, into memory of the calling thread that the next call overwrites.
 Activations prepare(const float* x, int64_t rows, const Packed& weights);
 
+// How many rows to prepare and multiply at a time: what they are made into stays in a core's second cache while all blocks
+// pass by.
+int64_t slice_rows(const Packed& weights);
+
 struct LinearArguments {
   Packed weights;
   int64_t first_block = 0;      // of the weights
@@ -36,5 +41,19 @@ struct LinearArguments {
 };
 
 void linear(const Activations& x, const LinearArguments& arguments);
+
+// The same for x [rows][columns], prepared slice by slice.
+void linear(const float* x, int64_t rows, const LinearArguments& arguments);
+
+// Calls body(first, count) for one slice of `rows` rows after another.
+template <class Body>
+void by_slices(int64_t rows, const Packed& weights, const Body& body) {
+  const int64_t most = slice_rows(weights);
+  for (int64_t first = 0, count; first < rows; first += count) {
+    // Fewer rows than a tile's would be multiplied in another way than those before them: the last slice takes them in.
+    count = rows - first < most + kTileRows ? rows - first : most;
+    body(first, count);
+  }
+}
 
 }  // namespace t5g2

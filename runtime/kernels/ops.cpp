@@ -195,7 +195,7 @@ void linear_op(KernelRuntimeContext& ctx, const Tensor& x, const Tensor& weight,
   a.gelu = gelu;
   a.out = out.mutable_data_ptr<float>();
   const ProfiledProduct profiled(ctx, kOperator, x.size(0), w);
-  linear(prepare(data(x), x.size(0), w), a);
+  linear(data(x), x.size(0), a);
 }
 
 void geglu(KernelRuntimeContext& ctx, const Tensor& x, const Tensor& weight, int64_t rows, int64_t bits, int64_t group_size,
@@ -212,7 +212,7 @@ void geglu(KernelRuntimeContext& ctx, const Tensor& x, const Tensor& weight, int
   a.gated = true;
   a.out = out.mutable_data_ptr<float>();
   const ProfiledProduct profiled(ctx, kOperator, x.size(0), w);
-  linear(prepare(data(x), x.size(0), w), a);
+  linear(data(x), x.size(0), a);
 }
 
 void rms_norm(KernelRuntimeContext& ctx, const Tensor& x, const Tensor& weight, double eps, Tensor& out) {
@@ -384,30 +384,32 @@ void cross_kv(KernelRuntimeContext& ctx, const Tensor& x, ArrayRef<Tensor> weigh
   }
   REQUIRE(out.scalar_type() == (half ? ScalarType::Half : ScalarType::Float), "out has type %d", int(out.scalar_type()));
   RESIZE(out, layers, 2, num_kv_heads, length, d);
-  static thread_local Buffer buffer;
-  float* kv = reinterpret_cast<float*>(buffer.reserve(length * wide * sizeof(float)));  // [length][2 * kv heads][d]
   uint8_t* result = static_cast<uint8_t*>(out.mutable_data_ptr());
   const int64_t size = half ? 2 : 4;
-  Packed w = packed(weights[0], rows, x.size(1), bits, group_size);
-  const Activations prepared = prepare(data(x), length, w);  // once for all layers
-  for (int64_t i = 0; i < layers; ++i) {
-    LinearArguments a;
-    a.weights = packed(weights[i], rows, x.size(1), bits, group_size);
-    a.first_block = num_heads * d / kBlockRows;
-    a.rows = a.stride = wide;
-    a.out = kv;
-    linear(prepared, a);
-    parallel(length, kRowsPerTask, [&](int64_t first, int64_t last) {
-      for (int64_t r = first; r < last; ++r) {
-        for (int64_t h = 0; h < 2 * num_kv_heads; ++h) {
-          float* entry = kv + r * wide + h * d;
-          if (h < num_kv_heads) kernels().rms_norm_row(entry, data(k_norms[i]), float(eps), d, entry);
-          uint8_t* to = result + ((i * 2 * num_kv_heads + h) * length + r) * d * size;
-          store_entry(entry, d, half, to);
+  const Packed w = packed(weights[0], rows, x.size(1), bits, group_size);
+  by_slices(length, w, [&](int64_t first_row, int64_t count) {
+    static thread_local Buffer buffer;
+    float* kv = reinterpret_cast<float*>(buffer.reserve(count * wide * sizeof(float)));  // [count][2 * kv heads][d]
+    const Activations prepared = prepare(data(x) + first_row * x.size(1), count, w);      // once for all layers
+    for (int64_t i = 0; i < layers; ++i) {
+      LinearArguments a;
+      a.weights = packed(weights[i], rows, x.size(1), bits, group_size);
+      a.first_block = num_heads * d / kBlockRows;
+      a.rows = a.stride = wide;
+      a.out = kv;
+      linear(prepared, a);
+      parallel(count, kRowsPerTask, [&](int64_t first, int64_t last) {
+        for (int64_t r = first; r < last; ++r) {
+          for (int64_t h = 0; h < 2 * num_kv_heads; ++h) {
+            float* entry = kv + r * wide + h * d;
+            if (h < num_kv_heads) kernels().rms_norm_row(entry, data(k_norms[i]), float(eps), d, entry);
+            uint8_t* to = result + ((i * 2 * num_kv_heads + h) * length + first_row + r) * d * size;
+            store_entry(entry, d, half, to);
+          }
         }
-      }
-    });
-  }
+      });
+    }
+  });
 }
 
 void merged_attention_op(KernelRuntimeContext& ctx, const Tensor& qkv, const Tensor& cos, const Tensor& sin,
