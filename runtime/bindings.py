@@ -4,22 +4,39 @@ from __future__ import annotations
 
 import ctypes
 import os
+import threading
 import weakref
+from collections.abc import Iterable
 from ctypes import POINTER, c_char_p, c_double, c_float, c_int32, c_int64, c_size_t, c_uint32, c_void_p
 from functools import cache
 from pathlib import Path
 
 from t5g2.runtime.errors import T5g2Error, UsageError
 
-API_VERSION = 1
+API_VERSION = 2
 LIBRARY = Path(__file__).with_name("libt5g2.so")
 
 OK, DONE, CANCELLED, ERROR, USAGE = 0, 1, 2, -1, -2  # t5g2_status
 FINISH_REASONS = {0: None, 1: "stop", 2: "length", 3: "cancelled"}  # t5g2_finish
 
 
+class Programs(ctypes.Structure):
+    ENCODE = ctypes.CFUNCTYPE(c_int32, c_void_p, c_void_p, c_size_t, c_void_p, c_void_p, c_void_p)
+    STEP = ctypes.CFUNCTYPE(c_int32, c_void_p, c_int32, c_size_t, c_size_t, c_void_p, c_void_p, c_void_p)
+    VISION = ctypes.CFUNCTYPE(c_int32, c_void_p, c_void_p, c_void_p)
+    ERROR = ctypes.CFUNCTYPE(c_void_p, c_void_p)
+    _fields_ = [
+        ("size", c_size_t),
+        ("context", c_void_p),
+        ("encode", ENCODE),
+        ("step", STEP),
+        ("vision", VISION),
+        ("error", ERROR),
+    ]
+
+
 class EngineOptions(ctypes.Structure):
-    _fields_ = [("size", c_size_t), ("threads", c_int32), ("cache_folder", c_char_p)]
+    _fields_ = [("size", c_size_t), ("threads", c_int32), ("cache_folder", c_char_p), ("programs", POINTER(Programs))]
 
 
 class EngineInfo(ctypes.Structure):
@@ -117,10 +134,14 @@ class Result(ctypes.Structure):
 
 
 class Handle:
-    """An engine, a session or a generation. Freed with its last reference, so that a call in progress keeps what it uses."""
+    """An engine, a session or a generation. Freed with its last reference, so that a call in progress keeps what it uses.
 
-    def __init__(self, pointer: c_void_p, free) -> None:
+    made_from: kept as long: the handles that it was made from, and what runs its programs where that is not the engine.
+    """
+
+    def __init__(self, pointer: c_void_p, free, made_from: Iterable = ()) -> None:
         self._as_parameter_ = pointer
+        self.made_from = list(made_from)
         weakref.finalize(self, free, pointer).atexit = False  # threads may still be using it there
 
 
@@ -182,10 +203,15 @@ def library() -> ctypes.CDLL:
     return engine
 
 
+raised = threading.local()  # .error: what a program that runs in Python raised in this thread
+
+
 def check(status: int) -> int:
-    """Raises what a failed call of this thread left in t5g2_error; else returns the status."""
+    """Raises what a failed call of this thread left in t5g2_error, or a program of ours in it; else returns the status."""
     if status >= 0:
         return status
+    if error := raised.__dict__.pop("error", None):
+        raise error
     message = library().t5g2_error().decode("utf-8", "replace")
     raise (UsageError if status == USAGE else T5g2Error)(message)
 
@@ -194,7 +220,7 @@ def new_handle(create: str, free: str, *arguments) -> Handle:
     """What the function named `create` makes of the arguments: it takes a place for the pointer after them."""
     engine, pointer = library(), c_void_p()
     check(getattr(engine, create)(*arguments, ctypes.byref(pointer)))
-    return Handle(pointer, getattr(engine, free))
+    return Handle(pointer, getattr(engine, free), (a for a in arguments if isinstance(a, Handle)))
 
 
 def fill(function: str, element, *arguments) -> ctypes.Array:

@@ -175,9 +175,9 @@ class Bench {
     setting.threads = threads;
     setting.source = p.sources.front();
     const Json head = {{"bundle", p.name},
-                       {"backend", p.bundle.manifest.native ? "native" : "xnnpack"},
+                       {"backend", p.bundle.manifest.backend == Backend::kNative ? "native" : "xnnpack"},
                        {"quantization", nlohmann::json::parse(p.bundle.manifest.text)["quantization"]["text"]["name"]},
-                       {"kernels", p.bundle.manifest.native ? t5g2_kernels() : "xnnpack"},
+                       {"kernels", p.bundle.manifest.backend == Backend::kNative ? t5g2_kernels() : "xnnpack"},
                        {"threads", threads}};
     const std::string what = join(p.bundle.folder, ", ", threads, threads == 1 ? " thread" : " threads");
 

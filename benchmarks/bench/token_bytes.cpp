@@ -9,7 +9,7 @@
 namespace t5g2::bench {
 
 std::optional<int64_t> bytes_per_token(const Manifest& manifest, int64_t source, int64_t depth) {
-  if (!manifest.native) return std::nullopt;
+  if (manifest.backend != Backend::kNative) return std::nullopt;
   const auto json = nlohmann::json::parse(manifest.text);
   const auto& decoder = json.at("model").at("config").at("decoder");
   const auto& scheme = json.at("quantization").at("text");

@@ -2,6 +2,7 @@
 
 #include <sys/stat.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstdlib>
 #include <filesystem>
@@ -47,6 +48,13 @@ std::optional<int32_t> token(const Json& value, int32_t vocab_size) {
   return integer(value, 0, vocab_size - 1);
 }
 
+Backend backend(const std::string& name) {
+  if (name == "native") return Backend::kNative;
+  if (name == "xnnpack") return Backend::kXnnpack;
+  if (name == "litert") return Backend::kLiteRt;
+  throw std::out_of_range(name);
+}
+
 std::array<float, 3> channels(const Json& value) {
   std::array<float, 3> out;
   for (size_t c = 0; c < 3; ++c) out[c] = value.is_array() ? value.at(c).get<float>() : value.get<float>();
@@ -74,6 +82,13 @@ void read_config(const Json& json, Manifest& m) {
   const std::string dtype = json.at("quantization").at("kv_cache").get<std::string>();
   if (dtype != "float16" && dtype != "float32") throw std::out_of_range(dtype);
   m.cache_element_bytes = dtype == "float16" ? 2 : 4;
+  if (m.backend != Backend::kLiteRt) return;
+  for (const Json& bucket : json.at("source_buckets")) {
+    m.source_buckets.push_back(integer(bucket, m.source_buckets.empty() ? 1 : m.source_buckets.back() + 1, m.max_source));
+  }
+  if (m.source_buckets.empty() || m.source_buckets.back() != m.max_source || m.max_rows != 1) {
+    throw std::out_of_range("source_buckets");
+  }
 }
 
 void read_tokens(const Json& json, Manifest& m) {
@@ -144,6 +159,15 @@ size_t Manifest::self_cache_bytes() const {
   return 2 * entries(slots) * cache_element_bytes;
 }
 
+size_t Manifest::cross_bytes(size_t source) const {
+  size_t positions = source;
+  if (!source_buckets.empty()) {
+    const auto bucket = std::lower_bound(source_buckets.begin(), source_buckets.end(), int32_t(source));
+    if (bucket != source_buckets.end()) positions = size_t(*bucket);
+  }
+  return 2 * size_t(layers) * entries(positions) * cache_element_bytes;
+}
+
 Manifest read_manifest(const std::string& text, const std::string& path) {
   try {
     const Json json = Json::parse(text);
@@ -164,9 +188,10 @@ Manifest read_manifest(const std::string& text, const std::string& path) {
       if (name.find('/') != std::string::npos) throw std::out_of_range(name);
       m.files.push_back({name, entry.at("size").get<uint64_t>(), entry.at("sha256").get<std::string>()});
     }
-    m.text_sha256 = files.at("text.pte").at("sha256").get<std::string>();
-    m.native = json.at("backend") == "native";
-    m.has_vision = files.contains("vision.pte");
+    m.backend = backend(json.at("backend").get<std::string>());
+    const std::string type = m.backend == Backend::kLiteRt ? ".tflite" : ".pte";
+    m.text_sha256 = files.at("text" + type).at("sha256").get<std::string>();
+    m.has_vision = files.contains("vision" + type);
     m.has_tokenizer = files.contains("tokenizer.bin");
     read_config(json, m);
     read_tokens(json, m);

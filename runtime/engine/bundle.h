@@ -18,24 +18,33 @@ struct BundleFile {
   std::string sha256;  // in hexadecimal
 };
 
+// Whose programs a bundle holds.
+enum class Backend {
+  kNative,   // ExecuTorch's, which call our own operators
+  kXnnpack,  // ExecuTorch's, of stock operators only
+  kLiteRt,   // LiteRT's, which the caller runs: see t5g2_programs
+};
+
 struct Manifest {
   std::string text;           // manifest.json as it is
   std::vector<BundleFile> files;
-  std::string text_sha256;    // of text.pte, in hexadecimal: which model, in which precision
-  bool native;                // the programs call our own operators
+  std::string text_sha256;    // of the text program, in hexadecimal: which model, in which precision
+  Backend backend;
   bool has_vision, has_tokenizer;
   int32_t max_source, max_target, max_rows;  // in tokens; rows: of one decoder step
   int32_t vocab_size, hidden_size;           // hidden_size: of the encoder states
   int32_t layers, kv_heads, head_dim;        // of the decoder
   std::vector<int32_t> cache_slots;          // of each decoder layer's self cache
   size_t cache_element_bytes;                // 2: float16, 4: float32
+  std::vector<int32_t> source_buckets;       // LiteRT: the lengths that sources are padded to, shortest first; else none
   SpecialTokens tokens;
   std::optional<ImageSettings> image;
 
   // Elements of one decoder layer's keys, or values, over `positions`.
   size_t entries(size_t positions) const { return positions * size_t(kv_heads) * size_t(head_dim); }
   size_t self_cache_bytes() const;
-  size_t cross_bytes(size_t source) const { return 2 * size_t(layers) * entries(source) * cache_element_bytes; }
+  // Of the cross K/V of a source of so many ids.
+  size_t cross_bytes(size_t source) const;
 };
 
 struct Bundle {

@@ -172,7 +172,9 @@ const char* t5g2_version(void) { return T5G2_VERSION; }
 const char* t5g2_error(void) { return last_error.c_str(); }
 
 void t5g2_engine_defaults(t5g2_engine_options* options) {
-  if (options) *options = {.size = sizeof(t5g2_engine_options), .threads = 0, .cache_folder = nullptr};
+  if (options) {
+    *options = {.size = sizeof(t5g2_engine_options), .threads = 0, .cache_folder = nullptr, .programs = nullptr};
+  }
 }
 
 t5g2_status t5g2_engine_open(const char* bundle, const t5g2_engine_options* options, t5g2_engine** engine) {
@@ -182,6 +184,7 @@ t5g2_status t5g2_engine_open(const char* bundle, const t5g2_engine_options* opti
     EngineOptions o;
     o.threads = given.threads;
     if (given.cache_folder) o.cache_folder = given.cache_folder;
+    o.programs = given.programs;
     *engine = new t5g2_engine{std::make_shared<Engine>(needed(bundle, "bundle"), o)};
     return T5G2_OK;
   });

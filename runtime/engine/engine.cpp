@@ -37,8 +37,14 @@ Engine::Engine(const std::string& folder, const EngineOptions& options) {
       if (id < m.vocab_size) unused_ids_.push_back(id);
     }
   }
-  text_ = TextProgram::open(bundle_);
-  if (m.has_vision) vision_ = std::make_unique<Program>(bundle_.file(kVisionProgram), std::vector<std::string>{"vision"});
+  if (options.programs) {
+    if (m.backend != Backend::kLiteRt) misuse("programs: ", folder, " holds ExecuTorch's own, which need none; give NULL");
+    given_.emplace(m, *options.programs);
+    text_ = given_->text();
+  } else {
+    text_ = TextProgram::open(bundle_);
+  }
+  if (m.has_vision && !given_) vision_ = std::make_unique<Program>(bundle_.file(kVisionProgram), std::vector<std::string>{"vision"});
   load_seconds_ = seconds_since(start);
 }
 
@@ -93,22 +99,31 @@ std::vector<float> Engine::image_features(const std::vector<int32_t>& ids, const
   const size_t hidden = size_t(m.hidden_size), side = size_t(m.image->side);
   const size_t rows = size_t(m.tokens.tokens_per_image);
   std::vector<float> features(ids.size() * hidden);  // read at image tokens only
+  std::vector<float> of_picture(rows * hidden);
   auto at = ids.begin();
   for (size_t i = 0; i < images; ++i) {
     float* picture = const_cast<float*>(pixels) + i * 3 * side * side;  // an input, which the program only reads
-    auto input = executorch::extension::from_blob(picture, {1, 3, int(side), int(side)}, executorch::aten::ScalarType::Float);
-    const std::lock_guard lock(running_);
-    const auto outputs = vision_->run("vision", {*input});
-    if (outputs.size() != 1 || !outputs[0].isTensor() || outputs[0].toTensor().nbytes() != rows * hidden * sizeof(float)) {
-      fail(bundle_.file(kVisionProgram), ": its features are not those of the manifest; export the bundle again");
-    }
-    const float* feature = outputs[0].toTensor().const_data_ptr<float>();
+    run_vision(picture, of_picture);
+    const float* feature = of_picture.data();
     for (size_t row = 0; row < rows; ++row, feature += hidden) {
       at = std::find(at, ids.end(), *m.tokens.image);
       std::memcpy(features.data() + size_t(at++ - ids.begin()) * hidden, feature, hidden * sizeof(float));
     }
   }
   return features;
+}
+
+// features: of one picture, [tokens_per_image, hidden_size].
+void Engine::run_vision(float* pixels, std::span<float> features) {
+  const std::lock_guard lock(running_);
+  if (given_) return given_->vision(pixels, features.data());
+  const int side = manifest().image->side;
+  auto input = executorch::extension::from_blob(pixels, {1, 3, side, side}, executorch::aten::ScalarType::Float);
+  const auto outputs = vision_->run("vision", {*input});
+  if (outputs.size() != 1 || !outputs[0].isTensor() || outputs[0].toTensor().nbytes() != features.size_bytes()) {
+    fail(bundle_.file(kVisionProgram), ": its features are not those of the manifest; export the bundle again");
+  }
+  std::memcpy(features.data(), outputs[0].toTensor().const_data_ptr<float>(), features.size_bytes());
 }
 
 bool Engine::feed(const EncodedSource& source, Pages& cache, std::span<const int32_t> ids, size_t position,

@@ -12,8 +12,10 @@
 #include <vector>
 
 #include "bundle.h"
+#include "given_programs.h"
 #include "pages.h"
 #include "program.h"
+#include "t5g2.h"
 #include "text_program.h"
 #include "tokenizer.h"
 
@@ -22,6 +24,7 @@ namespace t5g2 {
 struct EngineOptions {
   int32_t threads = 0;  // 0: as many as ExecuTorch finds useful
   std::string cache_folder = default_cache_folder();
+  const t5g2_programs* programs = nullptr;  // of a bundle of another runtime; null: ExecuTorch's
 };
 
 class Engine {
@@ -57,6 +60,7 @@ class Engine {
 
  private:
   std::vector<float> image_features(const std::vector<int32_t>& ids, const float* pixels, size_t images);
+  void run_vision(float* pixels, std::span<float> features);
   void check_images(std::span<const int32_t> ids, size_t images) const;
 
   Bundle bundle_;
@@ -64,6 +68,7 @@ class Engine {
   std::vector<int32_t> unused_ids_;
   std::unique_ptr<TextProgram> text_;
   std::unique_ptr<Program> vision_;
+  std::optional<GivenPrograms> given_;  // instead of both, where the caller runs the programs
   std::mutex running_;
   double read_seconds_ = 0, load_seconds_ = 0;
 };

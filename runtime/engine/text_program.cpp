@@ -30,7 +30,7 @@ class Inputs {
   std::vector<EValue> values_;
 };
 
-// What both backends do alike. cross_outputs: how many outputs of the encoder, of one size, make the cross K/V.
+// What both backends of ExecuTorch do alike. cross_outputs: how many outputs of the encoder, of one size, make the cross K/V.
 class ByManifest : public TextProgram {
  public:
   ByManifest(const Bundle& bundle, size_t cross_outputs, EventTracer* tracer)
@@ -160,7 +160,11 @@ class StockText : public ByManifest {
 }  // namespace
 
 std::unique_ptr<TextProgram> TextProgram::open(const Bundle& bundle, EventTracer* tracer) {
-  if (bundle.manifest.native) return std::make_unique<NativeText>(bundle, tracer);
+  if (bundle.manifest.backend == Backend::kLiteRt) {
+    fail(bundle.folder, ": its programs are LiteRT's, which run in Python: t5g2.load, after pip install 't5g2[litert]'; or export "
+         "it with --backend native");
+  }
+  if (bundle.manifest.backend == Backend::kNative) return std::make_unique<NativeText>(bundle, tracer);
   load_library("libexecutorch_kernels_optimized.so");
   load_library("libexecutorch_backend_xnnpack.so");
   return std::make_unique<StockText>(bundle, tracer);

@@ -43,7 +43,7 @@ extern "C" {
 #define T5G2_API __attribute__((visibility("default")))
 
 /* Raised by one when a function or a field is added; existing ones keep their meaning. */
-#define T5G2_API_VERSION 1
+#define T5G2_API_VERSION 2
 
 #define T5G2_TO_NUL ((size_t)-1)
 
@@ -70,6 +70,25 @@ T5G2_API const char* t5g2_error(void);
 
 /* ---- engine ------------------------------------------------------------------------------------------------------ */
 
+/* A bundle's programs where the caller runs them, with another runtime than ExecuTorch. Calls come one at a time, from whichever
+ * thread called the engine, and return 0, or something else where they failed. Caches are the engine's memory, zeroed when new,
+ * 64-byte aligned, and laid out as the caller likes: the engine only keeps and copies them. */
+typedef struct t5g2_programs {
+  size_t size; /* sizeof(t5g2_programs) */
+  void* context; /* the first argument of every call */
+  /* Encodes ids[count]. features: image features [count, hidden_size], read at image tokens only; NULL for a bundle without
+   * vision. Writes the cross K/V, of the manifest's size for this count, and the encoder states [count, hidden_size]. */
+  int32_t (*encode)(void* context, const int32_t* ids, size_t count, const float* features, void* cross, float* states);
+  /* Feeds one target id at `position` to the decoder: updates `cache`, the self cache of this target, and writes logits
+   * [vocab_size]. source_count: of the ids that `cross` was made of. */
+  int32_t (*step)(void* context, int32_t id, size_t position, size_t source_count, const void* cross, void* cache,
+                  float* logits);
+  /* Reads a picture [3, image_side, image_side], normalised; writes its features [image_tokens, hidden_size]. */
+  int32_t (*vision)(void* context, const float* pixels, float* features);
+  /* What was wrong with the last call that failed, in one line. */
+  const char* (*error)(void* context);
+} t5g2_programs;
+
 typedef struct t5g2_engine_options {
   size_t size;
   int32_t threads; /* of the process's one thread pool, 1 to 256; 0 (default): as many as ExecuTorch finds useful */
@@ -77,6 +96,9 @@ typedef struct t5g2_engine_options {
    * not at every start. NULL (default): $XDG_CACHE_HOME/t5g2 or ~/.cache/t5g2. "": nowhere, hash at every start. A folder that
    * cannot be written counts as nowhere. A file whose size, time or identity changed is hashed again. */
   const char* cache_folder;
+  /* For a bundle of another runtime, such as LiteRT: its programs, which outlive the engine and everything made from it. NULL
+   * (default): the bundle's own, which ExecuTorch runs. */
+  const t5g2_programs* programs;
 } t5g2_engine_options;
 
 T5G2_API void t5g2_engine_defaults(t5g2_engine_options* options);
