@@ -5,6 +5,8 @@ BIN := $(VENV)/bin
 CORE := $(VENV)/.core-ready
 TEST := $(VENV)/.test-ready
 BUNDLE := out/nano-int4
+# With test,litert the tests of LiteRT bundles run too; that is 0.9 GB more to install.
+EXTRAS ?= test
 
 # On Linux a plain `pip install torch` brings gigabytes of CUDA; PyTorch's own index has the CPU build.
 CPU_TORCH := $(if $(filter Linux,$(shell uname -s)),--extra-index-url https://download.pytorch.org/whl/cpu)
@@ -39,5 +41,5 @@ $(CORE): pyproject.toml setup.py CMakeLists.txt $(wildcard $(foreach d,runtime/k
 
 $(TEST): $(CORE)
 	@echo "setting up the tests"
-	@$(PIP) --editable '.[test]'
+	@$(PIP) --editable '.[$(EXTRAS)]'
 	@touch $@

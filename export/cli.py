@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import dataclasses
+import json
 import resource
 import sys
 import time
@@ -14,12 +15,13 @@ from rich.progress import SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from t5g2.nano import CHECKPOINT_DIR
-from t5g2.runtime.bundle import Limits, check_target
+from t5g2.runtime.bundle import MANIFEST, Limits, check_file, check_target
 from t5g2.runtime.console import Parser, command, stderr_console, stderr_progress
 from t5g2.runtime.errors import UsageError
 
 _M_MMAP_THRESHOLD = -3  # malloc.h
-_BACKENDS = ("native", "xnnpack")
+_BACKENDS = ("native", "xnnpack", "litert")
+_LITERT_BUCKETS = (128, 512)  # beside the longest source
 _NANO = "nano"
 _HUB_SIZES = ("270m", "1b", "4b")
 
@@ -33,23 +35,35 @@ def parser() -> Parser:
     what.add_argument("--revision", help="branch, tag or commit on the Hub")
     what.add_argument("--random-weights", metavar="SEED", type=int, help="real shapes of --size without a download")
     how = p.add_argument_group("how")
-    how.add_argument("--quant", metavar="Q", default="int4", help="none, int8 or int4")
+    how.add_argument("--quant", metavar="Q", default="int4", help="none, int8 or int4; int4-mixed on litert")
     how.add_argument(
         "--backend",
         metavar="B",
         default="native",
-        help="native: our operators, fast; xnnpack: for an unmodified ExecuTorch runtime (default: native)",
+        help="native: our operators, fast; xnnpack: for an unmodified ExecuTorch runtime; litert: for LiteRT (default: native)",
     )
     how.add_argument(
         "--group-size",
         metavar="N",
-        help="weights per scale: 32, 64, 128, channel (default: 32; channel for int8 on xnnpack)",
+        help="weights per scale: 32, 64, 128, channel (default: 32; channel for int8 on xnnpack and litert)",
     )
     how.add_argument("--max-source", metavar="TOKENS", type=int, default=Limits.max_source, help="longest source")
+    how.add_argument(
+        "--source-buckets",
+        metavar="TOKENS,…",
+        help="litert: lengths that sources are padded to; the last is the longest source (default: 128,512,2048)",
+    )
     how.add_argument("--max-target", metavar="TOKENS", type=int, default=Limits.max_target, help="longest target")
     how.add_argument("--no-vision", action="store_true", help="leave the vision tower out: text only, smaller")
+    how.add_argument(
+        "--package",
+        metavar="P",
+        help="litert: litertlm, instead of a bundle one file for the stock LiteRT-LM engine; experimental (docs/litert.md)",
+    )
     out = p.add_argument_group("where to")
-    out.add_argument("-o", "--output", metavar="FOLDER", type=Path, help="the bundle (default: out/SIZE-QUANT)")
+    out.add_argument(
+        "-o", "--output", metavar="PATH", type=Path, help="the bundle, a folder (default: out/SIZE-QUANT), or the package"
+    )
     out.add_argument("--force", action="store_true", help="overwrite a bundle that is already there")
     return p
 
@@ -61,34 +75,35 @@ def main(argv: list[str]) -> int:
     _check_usage(args)
     _return_freed_memory()
     name = _name(args)
-    output = args.output or Path("out") / f"{name}-{args.quant}"
-    check_target(output, args.force)
+    output = args.output or Path("out") / f"{name}-{args.quant}{'.' if args.package else ''}{args.package or ''}"
+    check = check_file if args.package else check_target
+    check(output, args.force)
 
     # Nothing is printed before the inputs are known to be good: a mistake gets one line and no more.
     with stderr_console().status("opening the checkpoint") as status:
         from t5g2.export.export_bundle import export_bundle
-        from t5g2.quant.schemes import scheme_for
+        from t5g2.export.litert.lm import write_package
+        from t5g2.quant.schemes import INT8_CHANNEL, scheme_for
 
-        scheme = scheme_for(args.quant, _group_size(args))
-        limits = Limits(max_source=args.max_source, max_target=args.max_target)
+        mixed = args.quant == "int4-mixed"
+        scheme = scheme_for("int4" if mixed else args.quant, _group_size(args))
+        buckets = _source_buckets(args)
+        limits = Limits(max_source=buckets[-1], max_target=args.max_target)
         checkpoint, source = _open(args, status)
     columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
     with stderr_progress(*columns) as progress:
         stage = _Stages(progress)
-        manifest = export_bundle(
-            checkpoint,
-            output,
-            scheme,
-            name=name,
-            source=source,
-            backend=args.backend,
-            limits=limits,
-            with_vision=not args.no_vision,
-            overwrite=args.force,
-            on_stage=stage,
-        )
+        same = {"limits": limits, "with_vision": not args.no_vision, "overwrite": args.force, "on_stage": stage}
+        table_scheme = INT8_CHANNEL if mixed else scheme
+        if args.package:
+            write_package(checkpoint, output, scheme, table_scheme, **same)
+        else:
+            of_bundle = {"name": name, "source": source, "backend": args.backend}
+            if args.backend == "litert":
+                of_bundle |= {"table_scheme": table_scheme, "source_buckets": buckets}
+            export_bundle(checkpoint, output, scheme, **of_bundle, **same)
         stage.end()
-    _report(output, manifest, time.monotonic() - started)
+    _report(output, time.monotonic() - started)
     print(output)
     return 0
 
@@ -123,6 +138,17 @@ def _check_usage(args) -> None:
         raise UsageError(f"--random-weights: needs --size {', '.join(_HUB_SIZES[:-1])} or {_HUB_SIZES[-1]}")
     if args.backend not in _BACKENDS:
         raise UsageError(f"--backend {args.backend}: not one of {', '.join(_BACKENDS)}")
+    of_litert = {
+        "--quant int4-mixed": args.quant == "int4-mixed",
+        f"--source-buckets {args.source_buckets}": args.source_buckets,
+        f"--package {args.package}": args.package,
+    }
+    if args.backend != "litert" and (given := [option for option, value in of_litert.items() if value]):
+        raise UsageError(f"{given[0]}: only with --backend litert")
+    if args.package not in (None, "litertlm"):
+        raise UsageError(f"--package {args.package}: not one of litertlm")
+    if args.package and args.source_buckets:
+        raise UsageError(f"--source-buckets {args.source_buckets}: a package has one length, of --max-source")
     if args.revision and (args.checkpoint or args.size == _NANO or args.random_weights is not None):
         raise UsageError("--revision: only for a checkpoint from the Hub")
 
@@ -132,13 +158,34 @@ def _group_size(args) -> int | None:
     if text is not None and args.quant == "none":
         raise UsageError(f"--group-size {text}: --quant none has no scales; leave it out")
     if text is None:
-        return None if (args.backend, args.quant) == ("xnnpack", "int8") else 32
+        return None if args.quant == "int8" and args.backend != "native" else 32
     if text == "channel":
         return None
     try:
         return int(text)
     except ValueError:
         raise UsageError(f"--group-size {text}: not one of 32, 64, 128, channel") from None
+
+
+def _source_buckets(args) -> list[int]:
+    """Lengths that sources are padded to; the last is the longest source, and the only one but for litert."""
+    text = args.source_buckets
+    if text is None:
+        shorter = _LITERT_BUCKETS if args.backend == "litert" and not args.package else ()
+        return [*(bucket for bucket in shorter if bucket < args.max_source), args.max_source]
+    if args.max_source != Limits.max_source:
+        raise UsageError(
+            f"--max-source {args.max_source}: the last of --source-buckets is the longest source; give one of them"
+        )
+    try:
+        buckets = [int(bucket) for bucket in text.split(",")]
+    except ValueError:
+        buckets = []
+    if not buckets or buckets != sorted(set(buckets)) or buckets[0] < 2:
+        raise UsageError(
+            f"--source-buckets {text}: give lengths of 2 or more, each longer than the one before, such as 128,512,2048"
+        )
+    return buckets
 
 
 def _name(args) -> str:
@@ -169,17 +216,19 @@ def _open(args, status):
     return Checkpoint.open(snapshot.path), {"hub_id": snapshot.repo_id, "commit": snapshot.commit}
 
 
-def _report(output: Path, manifest: dict, seconds: float) -> None:
+def _report(output: Path, seconds: float) -> None:
     table = Table(title=f"{output}", title_justify="left")
     table.add_column("what")
     table.add_column("value", justify="right")
-    for file in sorted(output.iterdir()):
+    for file in sorted(output.iterdir()) if output.is_dir() else [output]:
         table.add_row(file.name, f"{file.stat().st_size / 1e6:.1f} MB")
-    table.add_row("weights", manifest["quantization"]["text"]["name"])
-    if manifest["quantization"]["vision"]:
-        table.add_row("vision weights", manifest["quantization"]["vision"]["name"])
-    limits = manifest["limits"]
-    table.add_row("longest source / target", f"{limits['max_source']} / {limits['max_target']} tokens")
+    if output.is_dir():
+        manifest = json.loads((output / MANIFEST).read_bytes())
+        for part in ("text", "embedding", "vision"):
+            if scheme := manifest["quantization"][part]:
+                table.add_row(f"{part} weights", scheme["name"])
+        limits = manifest["limits"]
+        table.add_row("longest source / target", f"{limits['max_source']} / {limits['max_target']} tokens")
     table.add_row("time", f"{seconds:.0f} s")
     table.add_row("peak memory", f"{_peak_memory_bytes() / 1e9:.2f} GB")
     stderr_console().print(table)

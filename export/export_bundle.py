@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
-from dataclasses import asdict
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 
+from t5g2.export.litert import programs as litert
 from t5g2.export.native import programs as native
 from t5g2.export.processor import image_settings, stop_ids
 from t5g2.export.shared import cache_slots, vision_scheme
@@ -19,9 +20,8 @@ from t5g2.quant import packed
 from t5g2.quant.schemes import QuantScheme
 from t5g2.runtime.bundle import (
     ENGINE_TOKENIZER,
-    TEXT_PROGRAM,
+    PROGRAMS,
     TOKENIZER,
-    VISION_PROGRAM,
     Limits,
     new_folder,
     write_manifest,
@@ -29,7 +29,7 @@ from t5g2.runtime.bundle import (
 from t5g2.runtime.errors import T5g2Error
 from t5g2.runtime.tokenizer import Tokenizer
 
-BACKENDS = {"native": native, "xnnpack": xnnpack}
+BACKENDS = {"native": native, "xnnpack": xnnpack, "litert": litert}
 _DEFAULT_LIMITS = Limits()
 
 
@@ -42,6 +42,8 @@ def export_bundle(
     source: dict,
     backend: str = "native",
     limits: Limits = _DEFAULT_LIMITS,
+    table_scheme: QuantScheme | None = None,
+    source_buckets: Sequence[int] = (),
     with_vision: bool = True,
     overwrite: bool = False,
     on_stage: Callable[[str], None] = lambda stage: None,
@@ -49,7 +51,9 @@ def export_bundle(
     """Writes a bundle at `output` and returns its manifest.
 
     checkpoint: a `Checkpoint` or a `RandomCheckpoint`. name: what the model is called in the manifest. source: its
-    provenance, such as Hub id and commit. backend: native or xnnpack. with_vision: False leaves the vision program out; a
+    provenance, such as Hub id and commit. backend: native, xnnpack or litert. Of litert only: table_scheme, how the token table
+    is stored where not as the rest, and source_buckets, the lengths that sources are padded to, of which the longest is
+    limits.max_source (default: that alone). with_vision: False leaves the vision program out; a
     checkpoint without a tower never has one. on_stage: called with a few words as each stage begins.
     Raises T5g2Error before any work where the output is taken or a side file does not fit.
     """
@@ -58,14 +62,24 @@ def export_bundle(
         raise T5g2Error(f"{checkpoint.path}: the vocabulary has no image tokens; export with --no-vision")
     programs = BACKENDS[backend]
     programs.check(checkpoint.config, scheme)
+    text_program, vision_program = PROGRAMS[backend]
+    of_litert = {}
+    if backend == "litert":
+        limits = replace(limits, max_rows=1)
+        buckets = sorted({*source_buckets, limits.max_source})
+        of_litert = {"table_scheme": table_scheme or scheme, "buckets": buckets}
     with new_folder(output, overwrite) as folder:
         manifest = _describe(checkpoint, scheme, name, source, backend, limits, with_vision)
+        if of_litert:
+            manifest["quantization"]["embedding"] = of_litert["table_scheme"].to_dict()
+            manifest["source_buckets"] = buckets
+            manifest["programs"][text_program] = [f"{step}_{bucket}" for step in ("encode", "decode") for bucket in buckets]
         if checkpoint.tokenizer:
             shutil.copyfile(checkpoint.tokenizer, folder / TOKENIZER)
             write_tokenizer(checkpoint.tokenizer, folder / ENGINE_TOKENIZER)
-        planned = programs.write_text(checkpoint, folder / TEXT_PROGRAM, scheme, limits, with_vision, on_stage)
+        planned = programs.write_text(checkpoint, folder / text_program, scheme, limits, with_vision, on_stage, **of_litert)
         if with_vision:
-            planned |= programs.write_vision(checkpoint, folder / VISION_PROGRAM, vision_scheme(scheme), on_stage)
+            planned |= programs.write_vision(checkpoint, folder / vision_program, vision_scheme(scheme), on_stage)
         manifest["memory"]["planned_bytes"] = planned
         on_stage("hashing files")
         manifest["provenance"]["sha256"] = checkpoint.sha256()
@@ -95,6 +109,7 @@ def _describe(checkpoint, scheme, name, source, backend, limits, with_vision) ->
         Tokenizer.for_manifest(checkpoint.tokenizer, tokens)  # fits the config, or says why not
     elif checkpoint.path is not None:
         raise T5g2Error(f"{checkpoint.path}: tokenizer.json is missing; it is saved and published beside the weights")
+    text_program, vision_program = PROGRAMS[backend]
     cache_dtype = BACKENDS[backend].cache_dtype(scheme)
     row_bytes = 2 * cache_dtype.itemsize * text.num_kv_heads * text.head_dim  # a key and a value
     return {
@@ -112,7 +127,7 @@ def _describe(checkpoint, scheme, name, source, backend, limits, with_vision) ->
         "cache_slots": slots,
         "tokens": tokens,
         "image": image_settings(checkpoint.path, config) if with_vision else None,
-        "programs": {TEXT_PROGRAM: ["encoder", "decoder_step"]} | ({VISION_PROGRAM: ["vision"]} if with_vision else {}),
+        "programs": {text_program: ["encoder", "decoder_step"]} | ({vision_program: ["vision"]} if with_vision else {}),
         "memory": {
             "self_cache_bytes": row_bytes * sum(slots),
             "cross_kv_bytes_per_source_token": row_bytes * text.num_layers,
@@ -120,6 +135,6 @@ def _describe(checkpoint, scheme, name, source, backend, limits, with_vision) ->
         "provenance": source
         | {
             "exported": datetime.now(UTC).isoformat(timespec="seconds"),
-            "tools": {tool: version(tool) for tool in ("t5g2", "torch", "executorch", "torchao")},
+            "tools": {tool: version(tool) for tool in BACKENDS[backend].TOOLS},
         },
     }

@@ -20,8 +20,12 @@ from t5g2.runtime.errors import T5g2Error, UsageError
 FORMAT = "t5g2-bundle"
 FORMAT_VERSION = 3  # 3: encoder states, tokenizer.bin, a manifest hash over the file's bytes
 MANIFEST = "manifest.json"
-TEXT_PROGRAM = "text.pte"
-VISION_PROGRAM = "vision.pte"
+# The files of the text and the vision programs, by backend.
+PROGRAMS = {
+    "native": ("text.pte", "vision.pte"),
+    "xnnpack": ("text.pte", "vision.pte"),
+    "litert": ("text.tflite", "vision.tflite"),
+}
 TOKENIZER = "tokenizer.json"
 ENGINE_TOKENIZER = "tokenizer.bin"  # the same tokenizer, as the C++ engine reads it
 
@@ -35,7 +39,7 @@ class Limits:
 
     max_source: the longest source, image tokens and BOS included.
     max_target: the longest target, BOS included.
-    max_rows: the most target ids that one decoder step takes; also the slack of the sliding-window cache.
+    max_rows: the most target ids that one decoder step takes, on LiteRT one; also the slack of the sliding-window cache.
     """
 
     max_source: int = 2048
@@ -44,8 +48,9 @@ class Limits:
 
     def __post_init__(self) -> None:
         for name, value in asdict(self).items():
-            if value < 2:  # a dynamic dimension of a traced program cannot be bounded by 1
-                raise UsageError(f"--{name.replace('_', '-')} {value}: must be at least 2")
+            least = 1 if name == "max_rows" else 2  # a dynamic dimension of a traced program cannot be bounded by 1
+            if value < least:
+                raise UsageError(f"--{name.replace('_', '-')} {value}: must be at least {least}")
 
 
 @dataclass(frozen=True)
@@ -61,16 +66,17 @@ class Bundle:
 
     @property
     def backend(self) -> str:
-        """native or xnnpack."""
+        """native, xnnpack or litert."""
         return self.manifest["backend"]
 
     @property
     def text_program(self) -> Path:
-        return self.path / TEXT_PROGRAM
+        return self.path / PROGRAMS[self.backend][0]
 
     @property
     def vision_program(self) -> Path | None:
-        return self.path / VISION_PROGRAM if VISION_PROGRAM in self.manifest["files"] else None
+        name = PROGRAMS[self.backend][1]
+        return self.path / name if name in self.manifest["files"] else None
 
     @property
     def tokenizer(self) -> Path | None:
@@ -185,6 +191,14 @@ def new_folder(target: Path, overwrite: bool) -> Iterator[Path]:
             temporary.rename(target)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def check_file(target: Path, overwrite: bool) -> None:
+    """Raises T5g2Error where a new file must not be put at `target`."""
+    if target.exists() and not overwrite:
+        raise T5g2Error(f"{target}: already exists; choose another --output, or --force to overwrite it")
+    if target.exists() and not target.is_file():
+        raise T5g2Error(f"{target}: exists and is not a file, so --force does not replace it; choose another --output")
 
 
 def check_target(target: Path, overwrite: bool) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from t5g2.runtime.bundle import TEXT_PROGRAM, VISION_PROGRAM, Bundle, open_bundle
+from t5g2.runtime.bundle import PROGRAMS, Bundle, open_bundle
 from t5g2.runtime.console import Parser, command
 
 
@@ -35,14 +35,14 @@ def main(argv: list[str]) -> int:
 def memory_estimate(bundle: Bundle) -> dict[str, int]:
     """Bytes at the bundle's limits, by purpose.
 
-    `weights` is the size of the programs, which are mapped and used in place; XNNPACK packs its own copy of most of them when
-    a method is loaded, so a loaded bundle of that backend holds up to twice as much. `planned` is an upper bound that a
-    short source does not touch.
+    `weights` is the size of the programs, which are mapped and used in place; XNNPACK, LiteRT's too, packs its own copy of most
+    of them when a method is loaded, so a loaded bundle of those backends holds up to twice as much. `planned` is an upper
+    bound that a short source does not touch.
     """
     manifest = bundle.manifest
     memory, files = manifest["memory"], manifest["files"]
     return {
-        "weights": sum(files[name]["size"] for name in (TEXT_PROGRAM, VISION_PROGRAM) if name in files),
+        "weights": sum(files[name]["size"] for name in PROGRAMS[bundle.backend] if name in files),
         "self_cache": memory["self_cache_bytes"],
         "cross_kv": memory["cross_kv_bytes_per_source_token"] * bundle.limits.max_source,
         "planned": sum(memory["planned_bytes"].values()),

@@ -28,7 +28,7 @@ from typing import BinaryIO, Self, TypedDict, Unpack
 import numpy as np
 from PIL import Image
 
-from t5g2.runtime import arguments, bindings
+from t5g2.runtime import arguments, bindings, litert
 from t5g2.runtime.bindings import Handle, check, fill, library, new_handle
 from t5g2.runtime.bundle import Limits
 from t5g2.runtime.errors import UsageError
@@ -101,18 +101,35 @@ class Score:
     logprobs: list[float]
 
 
-def load(path: str | os.PathLike, threads: int | None = None, cache_folder: str | os.PathLike | None = None) -> Model:
+def load(
+    path: str | os.PathLike,
+    threads: int | None = None,
+    cache_folder: str | os.PathLike | None = None,
+    weight_cache: bool = True,
+) -> Model:
     """Opens a bundle made by t5g2-export.
 
-    threads: 1 to 256, of the one pool that the whole process shares; None: ExecuTorch's choice.
+    threads: 1 to 256, of the one pool that the whole process shares; None: ExecuTorch's choice. Of a LiteRT bundle: its own,
+    and one for each CPU.
     cache_folder: where it is remembered which files were checked against their hash; "": nowhere, so that every start
     hashes; None: $XDG_CACHE_HOME/t5g2 or ~/.cache/t5g2.
+    weight_cache: whether the packed weights of a LiteRT bundle are kept in that folder too, about as large as the bundle, for
+    a start that does not pack again and less memory; other bundles need no packing.
 
-    Raises T5g2Error for a bundle that is missing, truncated, altered, or of another format.
+    Raises T5g2Error for a bundle that is missing, truncated, altered, or of another format, and for a LiteRT bundle without
+    ai-edge-litert.
     """
     options = arguments.engine_options(threads, cache_folder)
     bundle = arguments.path_bytes("the bundle", path)
-    return Model(new_handle("t5g2_engine_open", "t5g2_engine_free", bundle, options))
+    keep_weights = arguments.flag("weight_cache", weight_cache)
+    programs = litert.programs_of(path, threads, cache_folder if keep_weights else "")
+    if programs:
+        options.programs = ctypes.pointer(programs.functions)
+    engine = new_handle("t5g2_engine_open", "t5g2_engine_free", bundle, options)
+    if programs:
+        programs.load()
+        engine.made_from.append(programs)
+    return Model(engine)
 
 
 class _Closable:

@@ -13,6 +13,7 @@ import torch
 
 from t5g2.runtime.bundle import Bundle
 from t5g2.runtime.cache import SelfCache
+from t5g2.runtime.errors import T5g2Error
 from t5g2.runtime.program import Program
 
 
@@ -75,4 +76,6 @@ class StockText:
 
 
 def open_text(bundle: Bundle) -> NativeText | StockText:
+    if bundle.backend == "litert":
+        raise T5g2Error(f"{bundle.path}: its programs are LiteRT's, and this runner calls ExecuTorch's; use t5g2.load")
     return NativeText(bundle) if bundle.backend == "native" else StockText(bundle)

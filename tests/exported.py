@@ -35,7 +35,7 @@ def save_tiny(folder: Path, **overrides):
 
 def default_scheme(quant: str, backend: str):
     """The scheme of `--quant` without `--group-size`."""
-    return scheme_for(quant, None if (quant, backend) == ("int8", "xnnpack") else 32)
+    return scheme_for(quant, None if quant == "int8" and backend != "native" else 32)
 
 
 def export(checkpoint: Path, output: Path, quant: str, limits: Limits, backend: str = "native", **options) -> Path:

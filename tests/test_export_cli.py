@@ -15,6 +15,9 @@ from t5g2.export.export_bundle import BACKENDS
 from t5g2.runtime.bundle import open_bundle, write_manifest
 from t5g2.runtime.reference import load
 
+LITERT = ["--size", "nano", "--backend", "litert"]
+BUCKETS = "give lengths of 2 or more, each longer than the one before, such as 128,512,2048"
+
 
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory):
@@ -41,7 +44,7 @@ def fake_lower(programs, path):
 
 @pytest.fixture(autouse=True)
 def no_lowering(monkeypatch):
-    for backend in BACKENDS.values():
+    for backend in (BACKENDS["native"], BACKENDS["xnnpack"]):
         for name in ("trace_encoder", "trace_decoder_step", "trace_vision"):
             monkeypatch.setattr(backend, name, lambda *_: None)
         monkeypatch.setattr(backend, "lower", fake_lower)
@@ -164,7 +167,22 @@ def test_from_the_hub(checkpoint, output, capsys, monkeypatch, options, repo):
             ["--size", "nano", "--max-source", "long"],
             "argument --max-source: invalid int value: 'long' (see t5g2-export --help)",
         ),
-        (["--size", "nano", "--backend", "cuda"], "--backend cuda: not one of native, xnnpack"),
+        (["--size", "nano", "--backend", "cuda"], "--backend cuda: not one of native, xnnpack, litert"),
+        (["--size", "nano", "--quant", "int4-mixed"], "--quant int4-mixed: only with --backend litert"),
+        (["--size", "nano", "--source-buckets", "8"], "--source-buckets 8: only with --backend litert"),
+        (["--size", "nano", "--package", "litertlm"], "--package litertlm: only with --backend litert"),
+        ([*LITERT, "--package", "zip"], "--package zip: not one of litertlm"),
+        (
+            [*LITERT, "--package", "litertlm", "--source-buckets", "8"],
+            "--source-buckets 8: a package has one length, of --max-source",
+        ),
+        ([*LITERT, "--source-buckets", "8,x"], f"--source-buckets 8,x: {BUCKETS}"),
+        ([*LITERT, "--source-buckets", "64,8"], f"--source-buckets 64,8: {BUCKETS}"),
+        ([*LITERT, "--source-buckets", "1,8"], f"--source-buckets 1,8: {BUCKETS}"),
+        (
+            [*LITERT, "--source-buckets", "8", "--max-source", "9"],
+            "--max-source 9: the last of --source-buckets is the longest source; give one of them",
+        ),
         (["--size", "nano", "--quantise", "int8"], "unrecognized arguments: --quantise int8 (see t5g2-export --help)"),
     ],
 )
@@ -332,4 +350,4 @@ def test_exit_codes_of_the_process(checkpoint, output):
 
 def test_help_shows_defaults(capsys):
     text = " ".join(succeed(capsys, main, "--help").split())
-    assert "none, int8 or int4 (default: int4)" in text and "longest source (default: 2048)" in text
+    assert "none, int8 or int4; int4-mixed on litert (default: int4)" in text and "longest source (default: 2048)" in text

@@ -10,8 +10,8 @@ from t5g2.export.checkpoint import Checkpoint
 from t5g2.export.xnnpack import vision as vision_module
 from t5g2.export.xnnpack.decoder import cached_positions, visibility_mask
 from t5g2.export.xnnpack.encoder import sliding_window_mask
-from t5g2.export.xnnpack.layers import MASKED, RMSNorm, gelu_tanh, rotary_tables, rotate
-from t5g2.export.xnnpack.vision import LayerNorm, Vision, patches_of, pooling_matrix
+from t5g2.export.xnnpack.layers import MASKED, LayerNorm, RMSNorm, gelu_tanh, rotary_tables, rotate
+from t5g2.export.xnnpack.vision import Vision, patches_of, pooling_matrix
 from t5g2.export.xnnpack.weights import StockWeights
 from t5g2.quant.schemes import FLOAT32
 

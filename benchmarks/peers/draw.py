@@ -27,7 +27,7 @@ def draw(record: dict, picture: Path) -> None:
                 if count not in by_threads:
                     continue
                 value = by_threads[count][key]
-                color = OURS if peer == "t5g2" else OTHERS
+                color = OURS if peer.startswith("t5g2") else OTHERS
                 shade = 0.55 + 0.45 * (i + 1) / len(counts)
                 bar = axis.barh(row - 0.4 + height * (i + 0.5), value, height * 0.9, color=color, alpha=shade)
                 axis.bar_label(bar, [f"{value:.0f}"], padding=3, fontsize="small")

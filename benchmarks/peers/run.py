@@ -27,9 +27,10 @@ import setup_peers
 from draw import draw
 
 HERE = Path(__file__).resolve().parent
-OURS = "t5g2"
+OURS = ("t5g2", "t5g2-litert")
 PEERS = {  # name -> (script, quants)
-    OURS: ("peer_t5g2.py", ("int4", "int8", "xnnpack-int4", "xnnpack-int8")),
+    "t5g2": ("peer_t5g2.py", ("int4", "int8", "xnnpack-int4", "xnnpack-int8")),
+    "t5g2-litert": ("peer_t5g2_litert.py", ("int4", "int8", "int4-mixed")),
     "llama.cpp": ("peer_llama_cpp.py", ("q4_0", "q8_0")),
     "llama.cpp-t5": ("peer_llama_cpp_t5.py", ("q4_0", "q8_0")),
     "onnxruntime": ("peer_onnxruntime.py", ("int8", "int4")),
@@ -60,10 +61,10 @@ def call(command: list[str], log: Path) -> list[dict]:
 
 def prepare(env: Path, names: list[str]) -> tuple[list[str], dict[str, str]]:
     """Sets up the peers and writes their model files. Returns the peers that are ready and why the others are not."""
-    state = setup_peers.setup(env, [name for name in names if name != OURS and not is_set_up(env, name)])
+    state = setup_peers.setup(env, [name for name in names if name not in OURS and not is_set_up(env, name)])
     ready, missing = [], {}
     for name in names:
-        if name != OURS and state[name] != "ok":
+        if name not in OURS and state[name] != "ok":
             missing[name] = f"can't be set up: {state[name]}"
             continue
         print(f"preparing {name}", file=sys.stderr, flush=True)
@@ -81,7 +82,7 @@ def is_set_up(env: Path, name: str) -> bool:
 
 
 def peer_command(env: Path, name: str, *options: str) -> list[str]:
-    python = sys.executable if name == OURS else str(env / "venv/bin/python")
+    python = sys.executable if name in OURS else str(env / "venv/bin/python")
     return [python, str(HERE / PEERS[name][0]), "--env", str(env), *options]
 
 

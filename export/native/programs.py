@@ -21,6 +21,7 @@ from t5g2.quant.schemes import QuantScheme
 from t5g2.runtime.bundle import Limits
 from t5g2.runtime.errors import UsageError
 
+TOOLS = ("t5g2", "torch", "executorch", "torchao")  # whose versions the manifest names
 _LANES = 16  # of the kernels: a head is a whole number of them
 
 

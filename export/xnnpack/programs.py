@@ -24,6 +24,7 @@ from t5g2.quant.schemes import QuantScheme
 from t5g2.runtime.bundle import Limits
 from t5g2.runtime.errors import UsageError
 
+TOOLS = ("t5g2", "torch", "executorch", "torchao")  # whose versions the manifest names
 
 def text_modules(checkpoint, scheme: QuantScheme, with_images: bool) -> tuple[Encoder, DecoderStep]:
     """Reads the text half of a checkpoint. Both modules share the token table and the decoder's cross projections."""

@@ -11,26 +11,6 @@ from t5g2.export.xnnpack.layers import Linear, gelu_tanh
 _QUERY_BLOCK = 1024  # queries scored at a time: 4096 patches at once would need 1 GB of scores a layer
 
 
-class LayerNorm(nn.Module):
-    """(x - mean) / sqrt(variance + eps) * weight + bias over the last dimension, means as products (see `RMSNorm`)."""
-
-    def __init__(self, weight: torch.Tensor, bias: torch.Tensor, eps: float) -> None:
-        super().__init__()
-        self.eps = eps
-        self.register_buffer("weight", weight)
-        self.register_buffer("bias", bias)
-        self.register_buffer("average", torch.full((1, weight.numel()), 1.0 / weight.numel()))
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        centred = x - nn.functional.linear(x, self.average)
-        variance = nn.functional.linear(centred * centred, self.average)
-        return centred * torch.rsqrt(variance + self.eps) * self.weight + self.bias
-
-
-def _layer_norm(weights, name: str, eps: float) -> LayerNorm:
-    return LayerNorm(weights.tensor(f"{name}.weight"), weights.tensor(f"{name}.bias"), eps)
-
-
 class VisionAttention(nn.Module):
     def __init__(self, weights, vision) -> None:
         super().__init__()
@@ -46,7 +26,8 @@ class VisionAttention(nn.Module):
         q = self._heads(self.q_proj(x) * self.head_dim**-0.5).permute(1, 0, 2)  # [heads, patches, head_dim]
         k = self._heads(self.k_proj(x)).permute(1, 2, 0)  # [heads, head_dim, patches]
         v = self._heads(self.v_proj(x)).permute(1, 0, 2)  # [heads, patches, head_dim]
-        mixed = [torch.bmm(torch.softmax(torch.bmm(block, k), dim=-1), v) for block in q.split(_QUERY_BLOCK, dim=1)]
+        blocks = [q[:, start : start + _QUERY_BLOCK] for start in range(0, q.shape[1], _QUERY_BLOCK)]
+        mixed = [torch.bmm(torch.softmax(torch.bmm(block, k), dim=-1), v) for block in blocks]
         mixed = torch.cat(mixed, dim=1) if len(mixed) > 1 else mixed[0]  # [heads, patches, head_dim]
         return self.out_proj(mixed.permute(1, 0, 2).reshape(-1, self.num_heads * self.head_dim))
 
@@ -57,9 +38,9 @@ class VisionAttention(nn.Module):
 class VisionLayer(nn.Module):
     def __init__(self, weights, vision) -> None:
         super().__init__()
-        self.layer_norm1 = _layer_norm(weights, "layer_norm1", vision.layer_norm_eps)
+        self.layer_norm1 = weights.layer_norm("layer_norm1", vision.layer_norm_eps)
         self.self_attn = VisionAttention(weights.scope("self_attn"), vision)
-        self.layer_norm2 = _layer_norm(weights, "layer_norm2", vision.layer_norm_eps)
+        self.layer_norm2 = weights.layer_norm("layer_norm2", vision.layer_norm_eps)
         self.fc1 = weights.linear("mlp.fc1", bias=True)
         self.fc2 = weights.linear("mlp.fc2", bias=True)
 
@@ -83,7 +64,7 @@ class Vision(nn.Module):
         self.layers = nn.ModuleList(
             VisionLayer(tower.scope(f"encoder.layers.{i}"), vision) for i in range(vision.num_layers)
         )
-        self.post_layernorm = _layer_norm(tower, "post_layernorm", vision.layer_norm_eps)
+        self.post_layernorm = tower.layer_norm("post_layernorm", vision.layer_norm_eps)
         self.soft_emb_norm = projector.norm("mm_soft_emb_norm", vision.layer_norm_eps)
         # Stored [vision hidden, text hidden]; kept in float32, it is small and everything an image says passes through it.
         self.projection = Linear(projector.tensor("mm_input_projection_weight").t().contiguous())

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from t5g2.export.weights import Weights
-from t5g2.export.xnnpack.layers import Linear, RMSNorm
+from t5g2.export.xnnpack.layers import LayerNorm, Linear, RMSNorm
 from t5g2.export.xnnpack.linear import QuantizedLinear
 from t5g2.quant.schemes import QuantScheme, quantize_weight
 from t5g2.runtime.errors import UsageError
@@ -15,6 +15,9 @@ from t5g2.runtime.errors import UsageError
 class StockWeights(Weights):
     def norm(self, name: str, eps: float) -> RMSNorm:
         return RMSNorm(self.tensor(f"{name}.weight"), eps)
+
+    def layer_norm(self, name: str, eps: float) -> LayerNorm:
+        return LayerNorm(self.tensor(f"{name}.weight"), self.tensor(f"{name}.bias"), eps)
 
     def linear(self, name: str, bias: bool = False) -> nn.Module:
         bias_values = self.tensor(f"{name}.bias") if bias else None

@@ -1,0 +1,120 @@
+"""The `encode` signature: source ids padded to a bucket's length -> cross K/V of every decoder layer and encoder states."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from t5g2.export.xnnpack.layers import MASKED, Embedding, Layer, QueryKeyValue, rotary_tables, rotate
+
+_MIN_BLOCK = 256  # queries scored at a time: fewer would be many more operators
+
+
+@dataclass(frozen=True)
+class Span:
+    """Queries [query, query_end) and the keys [key, key_end) that some of them see."""
+
+    query: int
+    query_end: int
+    key: int
+    key_end: int
+
+
+def window_spans(length: int, window: int) -> list[Span]:
+    """Blocks of queries with what their sliding windows cover, so that cost is linear in the length."""
+    block = max(window, _MIN_BLOCK)
+    return [
+        Span(start, min(start + block, length), max(0, start - (window - 1) // 2), min(length, start + block + window // 2))
+        for start in range(0, length, block)
+    ]
+
+
+class EncoderAttention(QueryKeyValue):
+    """Bidirectional attention over a padded source."""
+
+    def forward(self, x: torch.Tensor, rotary, spans: list[Span], masks: list[torch.Tensor]) -> torch.Tensor:
+        """x: [B, hidden] -> [B, hidden]. masks: of each span, bool [queries or 1, keys], True where a query sees a key."""
+        q = self.queries(x, rotary).permute(1, 0, 2)  # [heads, B, head_dim]
+        k = rotate(self.keys(x), rotary).permute(1, 0, 2)  # [kv heads, B, head_dim]
+        v = self.values(x).permute(1, 2, 0)  # [kv heads, head_dim, B]
+        parts = [self._attend(q, k, v, span, mask) for span, mask in zip(spans, masks)]
+        mixed = torch.cat(parts, dim=1) if len(parts) > 1 else parts[0]  # [heads, B, head_dim]
+        return self.o_proj(mixed.permute(1, 0, 2).reshape(-1, self.num_heads * self.head_dim))
+
+    def _attend(self, q, k, v, span: Span, mask: torch.Tensor) -> torch.Tensor:
+        """One span's rows, [heads, queries, head_dim]."""
+        q = q[:, span.query : span.query_end]
+        queries = q.shape[1]
+        q = q.reshape(self.num_kv_heads, -1, self.head_dim)  # a kv head's group of query heads under each other
+        scores = torch.bmm(q, k[:, span.key : span.key_end].transpose(1, 2)).view(self.num_heads, queries, -1)
+        weights = torch.softmax(scores + torch.where(mask, 0.0, MASKED), dim=-1)  # [heads, queries, keys]
+        weights = weights.view(self.num_kv_heads, -1, weights.shape[-1])
+        return torch.bmm(weights, v[:, :, span.key : span.key_end].transpose(1, 2)).view(self.num_heads, queries, -1)
+
+
+class EncoderLayer(Layer):
+    def __init__(self, weights, text, layer_type: str) -> None:
+        super().__init__(weights, text, layer_type)
+        self.self_attn = EncoderAttention(weights.scope("self_attn"), text)
+
+    def forward(self, x: torch.Tensor, rotary, spans, masks) -> torch.Tensor:
+        x = x + self.post_self_attn_layernorm(self.self_attn(self.pre_self_attn_layernorm(x), rotary, spans, masks))
+        return self.feed_forward(x)
+
+
+class Encoder(nn.Module):
+    """Encodes a source and projects it into every decoder layer's cross keys and values.
+
+    decoder_attention: the attention blocks of the decoder, whose key and value projections make the cross K/V.
+    image_token_id: of the rows that image features replace; None for a model that reads text only.
+    """
+
+    def __init__(self, weights, text, embedding: Embedding, decoder_attention, image_token_id: int | None) -> None:
+        super().__init__()
+        self.image_token_id = image_token_id
+        self.window = text.sliding_window
+        self.embedding = embedding
+        self.rotary = rotary_tables(text)
+        self.layers = nn.ModuleList(
+            EncoderLayer(weights.scope(f"layers.{i}"), text, kind) for i, kind in enumerate(text.layer_types)
+        )
+        self.norm = weights.norm("norm", text.rms_norm_eps)
+        self.decoder_attention = nn.ModuleList(decoder_attention)
+
+    def forward(self, ids: torch.Tensor, length: torch.Tensor, features: torch.Tensor | None = None) -> dict:
+        """ids: int32 [B], of which the first `length` (int32 [1]) count. features: image features, float32 [B, hidden], read
+        only at rows whose id is the image token.
+
+        Returns by name `cross_k_<layer>` [kv heads, B, head_dim] and `cross_v_<layer>` [kv heads, head_dim, B], and `states`,
+        float32 [B, hidden]; rows from `length` on mean nothing.
+        """
+        bucket = ids.shape[0]
+        positions = torch.arange(bucket)  # [B]
+        valid = positions < length  # [B]
+        x = self.embedding(ids)  # [B, hidden]
+        if features is not None:
+            x = torch.where((ids == self.image_token_id).unsqueeze(-1), features, x)
+        rotary = {kind: table(positions) for kind, table in self.rotary.items()}
+        spans = {"sliding_attention": window_spans(bucket, self.window), "full_attention": [Span(0, bucket, 0, bucket)]}
+        masks = {
+            "sliding_attention": [self._sliding_mask(valid, span) for span in spans["sliding_attention"]],
+            "full_attention": [valid.unsqueeze(0)],
+        }
+        for layer in self.layers:
+            kind = layer.layer_type
+            x = layer(x, rotary[kind], spans[kind], masks[kind])
+        x = self.norm(x)
+        cross = {}
+        for i, attention in enumerate(self.decoder_attention):
+            cross[f"cross_k_{i}"] = attention.keys(x).permute(1, 0, 2)
+            cross[f"cross_v_{i}"] = attention.values(x).permute(1, 2, 0)
+        return cross | {"states": x}
+
+    def _sliding_mask(self, valid: torch.Tensor, span: Span) -> torch.Tensor:
+        """bool [queries, keys]: -(window // 2) <= query - key < (window + 1) // 2, and the key counts."""
+        queries, keys = torch.arange(span.query, span.query_end), torch.arange(span.key, span.key_end)
+        distance = queries.unsqueeze(1) - keys.unsqueeze(0)
+        inside = torch.logical_and(distance >= -(self.window // 2), distance < (self.window + 1) // 2)
+        return torch.logical_and(inside, valid[span.key : span.key_end].unsqueeze(0))
