@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 CORE := $(VENV)/.core-ready
 TEST := $(VENV)/.test-ready
 BUNDLE := out/nano-int4
-# With test,litert the tests of LiteRT bundles run too; that is 0.9 GB more to install.
+# With test,litert,litert-lm the tests of LiteRT bundles and packages run too; that is 0.9 GB more to install.
 EXTRAS ?= test
 
 # On Linux a plain `pip install torch` brings gigabytes of CUDA; PyTorch's own index has the CPU build.

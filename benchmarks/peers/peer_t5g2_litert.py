@@ -58,7 +58,7 @@ def main() -> None:
         decode_runs=decode_runs[1:],
         load_s=load_s,
         resident_mb=common.memory_mb() - before_mb,
-        files=[bundle / "text.tflite", *cache.rglob("*.xnnpack")],
+        files=[bundle / "text.tflite", *cache.rglob(f"{model.manifest['files']['text.tflite']['sha256']}*.xnnpack")],
         settings=f"{args.quant}, backend litert, through Python; CompiledModel, XNNPACK with weight cache (the second copy in "
         "file MB)",
     )
