@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import torch
-from litert_torch.generative.custom_ops.dynamic_update_slice import dynamic_update_slice
 from torch import nn
 
-from t5g2.export.xnnpack.decoder import cached_positions
-from t5g2.export.xnnpack.layers import MASKED, Embedding, Layer, QueryKeyValue, rotary_tables, rotate
+from t5g2.export.xnnpack import decoder as stock
+from t5g2.export.xnnpack.layers import MASKED, Embedding, QueryKeyValue, rotate
+
+
+def write_rows(cache: torch.Tensor, rows: torch.Tensor, start: list[torch.Tensor]) -> torch.Tensor:
+    """The cache with `rows` from index `start` on, int32 scalars; LiteRT writes them in place."""
+    # Here, so that an export can say that the extra is missing, and what it prints is silenced.
+    from litert_torch.generative.custom_ops.dynamic_update_slice import dynamic_update_slice
+
+    return dynamic_update_slice(cache, rows, start)
 
 
 class MergedAttention(QueryKeyValue):
@@ -23,8 +30,8 @@ class MergedAttention(QueryKeyValue):
         new_k = rotate(self.keys(x), rotary).permute(1, 0, 2)  # [kv heads, 1, head_dim]
         new_v = self.values(x).permute(1, 2, 0)  # [kv heads, head_dim, 1]
         start = torch.zeros_like(slot)
-        self_k = dynamic_update_slice(self_k, new_k, [start, slot, start])
-        self_v = dynamic_update_slice(self_v, new_v, [start, start, slot])
+        self_k = write_rows(self_k, new_k, [start, slot, start])
+        self_v = write_rows(self_v, new_v, [start, start, slot])
         scores = torch.cat((torch.bmm(q, self_k.transpose(1, 2)), torch.bmm(q, cross_k.transpose(1, 2))), dim=-1)
         weights = torch.softmax(scores + mask, dim=-1)  # [kv heads, group, R + B]
         slots = self_k.shape[1]
@@ -34,31 +41,18 @@ class MergedAttention(QueryKeyValue):
         return self.o_proj(mixed.reshape(1, self.num_heads * self.head_dim)), self_k, self_v
 
 
-class DecoderLayer(Layer):
-    def __init__(self, weights, text, layer_type: str) -> None:
-        super().__init__(weights, text, layer_type)
-        self.self_attn = MergedAttention(weights.scope("self_attn"), text)
-
-    def forward(self, x, *attention):
-        """Takes and returns what `MergedAttention.forward` does, for a whole layer."""
-        mixed, self_k, self_v = self.self_attn(self.pre_self_attn_layernorm(x), *attention)
-        return self.feed_forward(x + self.post_self_attn_layernorm(mixed)), self_k, self_v
+class DecoderLayer(stock.DecoderLayer):
+    attention_class = MergedAttention
 
 
-class DecoderStep(nn.Module):
+class DecoderStep(stock.DecoderStep):
     """One row of the decoder, from its id to logits. slots: of each layer's self cache, which is a ring."""
 
+    layer_class = DecoderLayer
+
     def __init__(self, weights, text, embedding: Embedding, head: nn.Module, slots: list[int]) -> None:
-        super().__init__()
+        super().__init__(weights, text, embedding, head)
         self.slots = slots
-        self.window = text.sliding_window
-        self.embedding = embedding
-        self.rotary = rotary_tables(text)
-        self.layers = nn.ModuleList(
-            DecoderLayer(weights.scope(f"layers.{i}"), text, kind) for i, kind in enumerate(text.layer_types)
-        )
-        self.norm = weights.norm("norm", text.rms_norm_eps)
-        self.head = head
 
     def forward(self, id: torch.Tensor, position: torch.Tensor, length: torch.Tensor, **caches: torch.Tensor) -> dict:
         """id, position, length: int32 [1], the target id, its position, and how many of the B source positions count.
@@ -82,7 +76,7 @@ class DecoderStep(nn.Module):
 
     def _place(self, kind: str, position: torch.Tensor, cross_visible: torch.Tensor, slots: int):
         """The slot of the new row, int32 scalar, and the mask over [self ; cross], [1, R + B]."""
-        held = cached_positions(position + 1, slots)  # [R]
+        held = stock.cached_positions(position + 1, slots)  # [R]
         visible = held >= 0
         if kind == "sliding_attention":
             visible = torch.logical_and(visible, held > position - self.window)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from torch import nn
 
-from t5g2.export.xnnpack.layers import MASKED, Embedding, Layer, QueryKeyValue, rotary_tables, rotate
+from t5g2.export.xnnpack import encoder as stock
+from t5g2.export.xnnpack.layers import MASKED, QueryKeyValue, rotate
 
 _MIN_BLOCK = 256  # queries scored at a time: fewer would be many more operators
 
@@ -54,34 +54,14 @@ class EncoderAttention(QueryKeyValue):
         return torch.bmm(weights, v[:, :, span.key : span.key_end].transpose(1, 2)).view(self.num_heads, queries, -1)
 
 
-class EncoderLayer(Layer):
-    def __init__(self, weights, text, layer_type: str) -> None:
-        super().__init__(weights, text, layer_type)
-        self.self_attn = EncoderAttention(weights.scope("self_attn"), text)
-
-    def forward(self, x: torch.Tensor, rotary, spans, masks) -> torch.Tensor:
-        x = x + self.post_self_attn_layernorm(self.self_attn(self.pre_self_attn_layernorm(x), rotary, spans, masks))
-        return self.feed_forward(x)
+class EncoderLayer(stock.EncoderLayer):
+    attention_class = EncoderAttention
 
 
-class Encoder(nn.Module):
-    """Encodes a source and projects it into every decoder layer's cross keys and values.
+class Encoder(stock.Encoder):
+    """Encodes a padded source and projects it into every decoder layer's cross keys and values."""
 
-    decoder_attention: the attention blocks of the decoder, whose key and value projections make the cross K/V.
-    image_token_id: of the rows that image features replace; None for a model that reads text only.
-    """
-
-    def __init__(self, weights, text, embedding: Embedding, decoder_attention, image_token_id: int | None) -> None:
-        super().__init__()
-        self.image_token_id = image_token_id
-        self.window = text.sliding_window
-        self.embedding = embedding
-        self.rotary = rotary_tables(text)
-        self.layers = nn.ModuleList(
-            EncoderLayer(weights.scope(f"layers.{i}"), text, kind) for i, kind in enumerate(text.layer_types)
-        )
-        self.norm = weights.norm("norm", text.rms_norm_eps)
-        self.decoder_attention = nn.ModuleList(decoder_attention)
+    layer_class = EncoderLayer
 
     def forward(self, ids: torch.Tensor, length: torch.Tensor, features: torch.Tensor | None = None) -> dict:
         """ids: int32 [B], of which the first `length` (int32 [1]) count. features: image features, float32 [B, hidden], read

@@ -22,11 +22,13 @@ from torch import nn
 from t5g2.export.checkpoint import EMBEDDING, EOI_EMBEDDING
 from t5g2.export.litert import programs
 from t5g2.export.litert.convert import Signature
+from t5g2.export.litert.decoder import write_rows
 from t5g2.export.litert.encoder import Encoder
 from t5g2.export.litert.verify import Expected
 from t5g2.export.litert.weights import LiteRtWeights
 from t5g2.export.processor import stop_ids
-from t5g2.export.xnnpack.layers import MASKED, Embedding, Layer, QueryKeyValue, TokenTable, rotary_tables, rotate
+from t5g2.export.xnnpack import decoder as stock
+from t5g2.export.xnnpack.layers import MASKED, Embedding, QueryKeyValue, TokenTable, rotate
 from t5g2.quant.schemes import QuantScheme
 from t5g2.runtime.bundle import Limits, check_file
 from t5g2.runtime.errors import T5g2Error, UsageError
@@ -67,35 +69,22 @@ class CachedAttention(QueryKeyValue):
         return self.o_proj(mixed.reshape(1, self.num_heads * self.head_dim)), cached_k, cached_v
 
 
-class DecoderLayer(Layer):
-    def __init__(self, weights, text, layer_type: str) -> None:
-        super().__init__(weights, text, layer_type)
-        self.self_attn = CachedAttention(weights.scope("self_attn"), text)
-
-    def forward(self, x, *attention):
-        """Takes and returns what `CachedAttention.forward` does, for a whole layer."""
-        mixed, cached_k, cached_v = self.self_attn(self.pre_self_attn_layernorm(x), *attention)
-        return self.feed_forward(x + self.post_self_attn_layernorm(mixed)), cached_k, cached_v
+class CachedLayer(stock.DecoderLayer):
+    attention_class = CachedAttention
 
 
-class Decode(nn.Module):
+class Decode(stock.DecoderStep):
     """The `decode` signature: one id at a position -> logits.
 
     stop_id: what it answers where there is no whole source to answer from, or no slot left: an app may set the engine's own
     limit, `max_num_tokens`, higher than the package does.
     """
 
+    layer_class = CachedLayer
+
     def __init__(self, weights, text, embedding: Embedding, head: nn.Module, stop_id: int) -> None:
-        super().__init__()
-        self.window = text.sliding_window
+        super().__init__(weights, text, embedding, head)
         self.stop_id = stop_id
-        self.embedding = embedding
-        self.rotary = rotary_tables(text)
-        self.layers = nn.ModuleList(
-            DecoderLayer(weights.scope(f"layers.{i}"), text, kind) for i, kind in enumerate(text.layer_types)
-        )
-        self.norm = weights.norm("norm", text.rms_norm_eps)
-        self.head = head
 
     def forward(self, tokens: torch.Tensor, input_pos: torch.Tensor, **caches: torch.Tensor) -> dict:
         """tokens: int32 [1, 1]; input_pos: int32 [1], n + t; caches: by the names of `cache_shapes`.
@@ -157,12 +146,9 @@ class Prefill(nn.Module):
 
 def _with_rows(cached_k, cached_v, k, v, slot):
     """The caches with rows from `slot` on. k: [kv heads, rows, head_dim]; v: [kv heads, head_dim, rows]."""
-    # Here, so that `write_package` can say that the extra is missing.
-    from litert_torch.generative.custom_ops.dynamic_update_slice import dynamic_update_slice
-
     zero = torch.zeros_like(slot)
-    cached_k = dynamic_update_slice(cached_k, k.unsqueeze(0), [zero, zero, slot, zero])
-    return cached_k, dynamic_update_slice(cached_v, v.unsqueeze(0), [zero, zero, zero, slot])
+    cached_k = write_rows(cached_k, k.unsqueeze(0), [zero, zero, slot, zero])
+    return cached_k, write_rows(cached_v, v.unsqueeze(0), [zero, zero, zero, slot])
 
 
 def _length_name(layers: int) -> str:

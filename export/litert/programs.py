@@ -12,6 +12,8 @@ from torch import nn
 from t5g2.export.checkpoint import EMBEDDING, EOI_EMBEDDING
 from t5g2.export.litert import verify
 from t5g2.export.litert.convert import Signature, convert, quantize
+from t5g2.export.litert.decoder import DecoderStep
+from t5g2.export.litert.encoder import Encoder
 from t5g2.export.litert.weights import LiteRtWeights
 from t5g2.export.shared import cache_slots
 from t5g2.export.xnnpack.layers import Embedding, TokenTable
@@ -19,7 +21,6 @@ from t5g2.export.xnnpack.vision import Vision
 from t5g2.quant.schemes import FLOAT32, QuantScheme
 from t5g2.runtime.bundle import Limits
 from t5g2.runtime.errors import T5g2Error, UsageError
-from t5g2.runtime.quiet import quiet
 
 TOOLS = ("t5g2", "torch", "litert-torch", "ai-edge-quantizer", "ai-edge-litert", "litert-converter")
 _EXTRA = ("litert_torch", "ai_edge_quantizer", "ai_edge_litert")
@@ -66,10 +67,6 @@ class NamedVision(Vision):
 def text_modules(checkpoint, scheme: QuantScheme, table_scheme: QuantScheme, limits: Limits, with_images: bool):
     """Reads the text half of a checkpoint: the encoder and the decoder step, which share the token table and the decoder's
     projections, and the weights, which know the integers."""
-    with quiet():
-        from t5g2.export.litert.decoder import DecoderStep
-        from t5g2.export.litert.encoder import Encoder
-
     config = checkpoint.config
     weights = LiteRtWeights(checkpoint, scheme)
     table = TokenTable(weights.rounded(EMBEDDING, table_scheme))

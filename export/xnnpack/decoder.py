@@ -43,16 +43,16 @@ class MergedAttention(QueryKeyValue):
 
 
 class DecoderLayer(Layer):
+    attention_class = MergedAttention
+
     def __init__(self, weights, text, layer_type: str) -> None:
         super().__init__(weights, text, layer_type)
-        self.self_attn = MergedAttention(weights.scope("self_attn"), text)
+        self.self_attn = self.attention_class(weights.scope("self_attn"), text)
 
-    def forward(self, x, rotary, masks, cached_k, cached_v, cross_k, cross_v):
-        """Takes and returns what `MergedAttention.forward` does, for a whole layer."""
-        mixed, new_k, new_v = self.self_attn(
-            self.pre_self_attn_layernorm(x), rotary, masks, cached_k, cached_v, cross_k, cross_v
-        )
-        return self.feed_forward(x + self.post_self_attn_layernorm(mixed)), new_k, new_v
+    def forward(self, x, *state):
+        """Takes and returns what its attention does, for a whole layer."""
+        mixed, k, v = self.self_attn(self.pre_self_attn_layernorm(x), *state)
+        return self.feed_forward(x + self.post_self_attn_layernorm(mixed)), k, v
 
 
 def cached_positions(position: torch.Tensor, slots: int) -> torch.Tensor:
@@ -77,6 +77,8 @@ class DecoderStep(nn.Module):
     `position mod slots`. Sliding layers have `window + slack` slots, full layers one per target position.
     """
 
+    layer_class = DecoderLayer
+
     def __init__(self, weights, text, embedding: Embedding, head: nn.Module) -> None:
         super().__init__()
         self.group = text.num_heads // text.num_kv_heads
@@ -84,7 +86,7 @@ class DecoderStep(nn.Module):
         self.embedding = embedding
         self.rotary = rotary_tables(text)
         self.layers = nn.ModuleList(
-            DecoderLayer(weights.scope(f"layers.{i}"), text, kind) for i, kind in enumerate(text.layer_types)
+            self.layer_class(weights.scope(f"layers.{i}"), text, kind) for i, kind in enumerate(text.layer_types)
         )
         self.norm = weights.norm("norm", text.rms_norm_eps)
         self.head = head

@@ -29,12 +29,15 @@ class EncoderAttention(QueryKeyValue):
 
 
 class EncoderLayer(Layer):
+    attention_class = EncoderAttention
+
     def __init__(self, weights, text, layer_type: str) -> None:
         super().__init__(weights, text, layer_type)
-        self.self_attn = EncoderAttention(weights.scope("self_attn"), text)
+        self.self_attn = self.attention_class(weights.scope("self_attn"), text)
 
-    def forward(self, x: torch.Tensor, rotary, mask: torch.Tensor | None) -> torch.Tensor:
-        x = x + self.post_self_attn_layernorm(self.self_attn(self.pre_self_attn_layernorm(x), rotary, mask))
+    def forward(self, x: torch.Tensor, *state) -> torch.Tensor:
+        """Takes and returns what its attention does, for a whole layer."""
+        x = x + self.post_self_attn_layernorm(self.self_attn(self.pre_self_attn_layernorm(x), *state))
         return self.feed_forward(x)
 
 
@@ -52,6 +55,8 @@ class Encoder(nn.Module):
     image_token_id: of the rows that image features replace; None for a model that reads text only.
     """
 
+    layer_class = EncoderLayer
+
     def __init__(self, weights, text, embedding: Embedding, decoder_attention, image_token_id: int | None) -> None:
         super().__init__()
         self.image_token_id = image_token_id
@@ -59,7 +64,7 @@ class Encoder(nn.Module):
         self.embedding = embedding
         self.rotary = rotary_tables(text)
         self.layers = nn.ModuleList(
-            EncoderLayer(weights.scope(f"layers.{i}"), text, kind) for i, kind in enumerate(text.layer_types)
+            self.layer_class(weights.scope(f"layers.{i}"), text, kind) for i, kind in enumerate(text.layer_types)
         )
         self.norm = weights.norm("norm", text.rms_norm_eps)
         self.decoder_attention = nn.ModuleList(decoder_attention)
