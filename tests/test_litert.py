@@ -99,6 +99,16 @@ def test_manifest(tiny):
     assert "litert-torch" in manifest["provenance"]["tools"]
 
 
+def test_the_float32_token_table_is_in_the_file_once(tiny):
+    """Four signatures look rows up in it, and two of them multiply by it."""
+    from ai_edge_litert import schema_py_generated as schema
+
+    decoder = tiny.model.manifest["model"]["config"]["decoder"]
+    program = schema.Model.GetRootAs((tiny.bundle / "text.tflite").read_bytes(), 0)
+    sizes = [program.Buffers(i).DataLength() for i in range(program.BuffersLength())]
+    assert sizes.count(4 * decoder["vocab_size"] * decoder["hidden_size"]) == 1
+
+
 def test_answers_in_int4_with_an_int8_table(nano):
     found = t5g2.load(nano, cache_folder="")
     text = [e for e in nano_examples(6) if not e.images and e.task != "lookup"]  # whose sources are longer

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib.util
 from collections.abc import Callable
 from pathlib import Path
@@ -150,6 +151,7 @@ def write_model(build, path: Path, schemes: dict[str, QuantScheme], what: str, o
     on_stage(f"converting the {what} program")
     convert(signatures, unrounded)
     del signatures
+    gc.collect()  # torch's programs hold themselves
     if quantized:
         on_stage(f"quantizing the {what} program")
         quantize(unrounded, path, schemes)
