@@ -76,7 +76,6 @@ class LiteRtPrograms:
         self._hidden = config["encoder"]["hidden_size"]
         self._layers = config["decoder"]["num_layers"]
         self._buckets: list[int] = manifest["source_buckets"]
-        self._with_features = _VISION_PROGRAM in self._files
         self._text = self._vision = None
         self._raised = threading.local()
         self._encoders: dict[int, _Encoder] = {}
