@@ -9,8 +9,10 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 from commands import error_line
 from exported import TINY_LIMITS, export
+from safetensors.torch import load_file, save_file
 from test_model import (  # noqa: F401  the same tests over this module's `tiny`
     TEXT,
     model,
@@ -41,15 +43,18 @@ from test_parity import (  # noqa: F401
 )
 
 import t5g2
+from t5g2.export.checkpoint import EMBEDDING, Checkpoint
+from t5g2.export.litert import verify
+from t5g2.export.litert.constants import stored_scales
 from t5g2.nano import CHECKPOINT_DIR
 from t5g2.quant.evaluate import exact_match, nano_examples
-from t5g2.quant.schemes import INT8_CHANNEL
+from t5g2.quant.schemes import INT8_CHANNEL, quantize_weight, scheme_for
 from t5g2.runtime.bundle import Limits, write_manifest
 from t5g2.runtime.errors import T5g2Error
 from t5g2.runtime.native import LIBRARY
 from t5g2.runtime.reference import load as load_reference
 
-for extra in ("ai_edge_litert", "ai_edge_quantizer", "litert_torch"):
+for extra in ("ai_edge_litert", "litert_torch"):
     pytest.importorskip(extra, reason=f"no {extra}; pip install 't5g2[litert]'")
 
 BUCKET = 24  # beside the longest source
@@ -61,7 +66,8 @@ def tiny(tiny_bundle, tmp_path_factory):
     other, folder = tiny_bundle(2), tmp_path_factory.mktemp("litert")
     bundle = export(other.checkpoint, folder / "bundle", "none", TINY_LIMITS, "litert", source_buckets=[BUCKET])
     found = t5g2.load(bundle, threads=2, cache_folder=folder / "cache")
-    return SimpleNamespace(reference=other.reference, bundle=bundle, model=found, oracle=other.oracle, cache=folder / "cache")
+    paths = {"bundle": bundle, "cache": folder / "cache", "checkpoint": other.checkpoint}
+    return SimpleNamespace(reference=other.reference, model=found, oracle=other.oracle, **paths)
 
 
 @pytest.fixture(scope="module")
@@ -99,14 +105,16 @@ def test_manifest(tiny):
     assert "litert-torch" in manifest["provenance"]["tools"]
 
 
-def test_the_float32_token_table_is_in_the_file_once(tiny):
-    """Four signatures look rows up in it, and two of them multiply by it."""
-    from ai_edge_litert import schema_py_generated as schema
-
-    decoder = tiny.model.manifest["model"]["config"]["decoder"]
-    program = schema.Model.GetRootAs((tiny.bundle / "text.tflite").read_bytes(), 0)
-    sizes = [program.Buffers(i).DataLength() for i in range(program.BuffersLength())]
-    assert sizes.count(4 * decoder["vocab_size"] * decoder["hidden_size"]) == 1
+def test_the_float32_matrices_are_in_the_file_once(tiny):
+    """Four signatures look rows up in the token table, and two of them multiply by it."""
+    checkpoint = Checkpoint.open(tiny.checkpoint)
+    found = stored(tiny.bundle / "text.tflite")
+    matrices = [name for name in checkpoint.names() if name in found]
+    assert len(matrices) == 1 + 7 * (checkpoint.config.encoder.num_layers + checkpoint.config.decoder.num_layers)
+    for name in matrices:
+        assert len({buffer for buffer, *_ in found[name]}) == 1, name
+        assert all(np.array_equal(content, checkpoint.tensor(name).float().numpy()) for _, content, _ in found[name]), name
+    assert len(found[EMBEDDING]) == 4
 
 
 def test_answers_in_int4_with_an_int8_table(nano):
@@ -117,47 +125,95 @@ def test_answers_in_int4_with_an_int8_table(nano):
     assert (quantization["text"]["name"], quantization["embedding"]["name"]) == ("int4-g32", "int8-channel")
 
 
-def test_the_file_holds_each_matrix_once_with_the_scheme_s_integers(nano):
-    """The export checks its file against the integers of quant/; here that the check sees what it is for."""
-    from t5g2.export.checkpoint import EMBEDDING, Checkpoint
-    from t5g2.export.litert import verify
-    from t5g2.export.litert.weights import LiteRtWeights
-    from t5g2.quant.schemes import scheme_for
-
+def test_integers_and_scales_are_those_of_the_scheme(nano):
     checkpoint = Checkpoint.open(CHECKPOINT_DIR)
-    weights = LiteRtWeights(checkpoint, scheme_for("int4"))
-    weights.rounded(EMBEDDING, INT8_CHANNEL)
-    table = dict(weights.expected.matrices)
-    for stack, layers in (("encoder", checkpoint.config.encoder.num_layers), ("decoder", checkpoint.config.decoder.num_layers)):
-        for layer in range(layers):
-            attention, mlp = (weights.scope(f"{stack}.layers.{layer}.{part}") for part in ("self_attn", "mlp"))
-            for scope, names in ((attention, "qkvo"), (mlp, ("gate", "up", "down"))):
-                for name in names:
-                    scope.linear(f"{name}_proj")
-    verify.check(nano / "text.tflite", weights.expected)
-
-    with pytest.raises(T5g2Error, match="a quantized matrix of it is none of the model's"):
-        verify.check(nano / "text.tflite", verify.Expected(table))
-    weights.rounded(EMBEDDING, scheme_for("int4"))
-    with pytest.raises(T5g2Error, match=r"embed_tokens.weight is in it 0 times with the integers"):
-        verify.check(nano / "text.tflite", weights.expected)
+    found = stored(nano / "text.tflite")
+    for name in (name for name in checkpoint.names() if name in found):
+        scheme = INT8_CHANNEL if name == EMBEDDING else scheme_for("int4")
+        values, scales = quantize_weight(checkpoint.tensor(name), scheme, name)
+        for _, integers, held in found[name]:
+            assert np.array_equal(integers, values.numpy()), name
+            np.testing.assert_array_equal(held, scales.numpy().reshape(held.shape), name)
 
 
-def test_other_scales_and_a_second_copy_are_found(nano, monkeypatch):
-    from t5g2.export.litert import verify
+def stored(path) -> dict[str, list[tuple]]:
+    """The matrices of a file by name, read without our code: of each signature's tensor its buffer, values [N, K], scales."""
+    from ai_edge_litert import schema_py_generated as schema
 
-    path = nano / "text.tflite"
-    found = list(verify.quantized_matrices(path))
-    expected = verify.Expected({key: (f"matrix {i}", scales) for i, (key, scales) in enumerate(found)})
+    data = path.read_bytes()
+    program = schema.ModelT.InitFromObj(schema.Model.GetRootAs(data, 0))
+
+    def content(tensor, dtype):
+        buffer = program.buffers[tensor.buffer]
+        assert buffer.offset % 64 == 0
+        return np.frombuffer(data, dtype, buffer.size // np.dtype(dtype).itemsize, buffer.offset)
+
+    found = {}
+    for graph in program.subgraphs:
+        for tensor in graph.tensors:
+            name, types = tensor.name.decode(), schema.TensorType
+            if not name.endswith("weight") or not program.buffers[tensor.buffer].size:
+                continue
+            values, scales = content(tensor, np.float32 if tensor.type == types.FLOAT32 else np.uint8), None
+            if tensor.type != types.FLOAT32 and tensor.quantization.details:
+                scales = content(graph.tensors[tensor.quantization.details.scales], np.float16).astype(np.float32)
+            elif tensor.type != types.FLOAT32:
+                scales = tensor.quantization.scale
+                assert not tensor.quantization.zeroPoint.any() and tensor.quantization.quantizedDimension == 0
+            if tensor.type == types.INT4:
+                values = np.stack((values << 4, values), -1).view(np.int8) >> 4
+            elif tensor.type == types.INT8:
+                values = values.view(np.int8)
+            found.setdefault(name, []).append((tensor.buffer, values.reshape(tensor.shape), scales))
+    return found
+
+
+def test_the_check_of_a_written_file(nano, monkeypatch):
+    """What an export does before it calls a file done."""
+    path, scheme = nano / "text.tflite", scheme_for("int4")
+    names = {name: scheme for name in stored(path)} | {EMBEDDING: INT8_CHANNEL}
+    found = [(name, content) for name, content in verify.stored_matrices(path, names)]
+    expected = dict(found)
     verify.check(path, expected)
-    monkeypatch.setattr(verify, "quantized_matrices", lambda path: [*found, found[3]])
-    with pytest.raises(T5g2Error, match="matrix 3 is in it 2 times"):
+    third, content = found[3]
+
+    def check_after(*changed):
+        monkeypatch.setattr(verify, "stored_matrices", lambda path, names: [*found[:3], *changed, *found[4:]])
         verify.check(path, expected)
-    other = found[3][1].copy()
-    other[1] *= 1.01
-    monkeypatch.setattr(verify, "quantized_matrices", lambda path: [*found[:3], (found[3][0], other), *found[4:]])
-    with pytest.raises(T5g2Error, match="matrix 3 has other scales"):
-        verify.check(path, expected)
+
+    with pytest.raises(T5g2Error, match=f"{third} is in it 2 times"):
+        check_after(found[3], found[3])
+    with pytest.raises(T5g2Error, match=f"{third} is in it 0 times"):
+        check_after()
+    with pytest.raises(T5g2Error, match="other, a quantized matrix of it, is none of the model's"):
+        check_after(("other", content))
+    with pytest.raises(T5g2Error, match=f"{third} has other values than its scheme gives"):
+        check_after((third, verify.Expected("0" * 64, content.scales)))
+    with pytest.raises(T5g2Error, match=f"{third} has other scales"):
+        check_after((third, verify.Expected(content.sha256, content.scales * np.float16(1.01))))
+
+
+def test_scales_of_groups_are_float16():
+    scheme = scheme_for("int4")
+    scales = torch.tensor([[1e-30, 2.0**-24, 3.2e-5], [0.0078, 1.0, 65000.0]]).bfloat16().float()
+    held = torch.from_numpy(stored_scales(scales, scheme, "m")).float()
+    assert held[0, 0] == 2.0**-24 and torch.equal(held.flatten()[1:], scales.flatten()[1:])  # LiteRT refuses a scale of 0
+    with pytest.raises(T5g2Error, match=r"m: weights up to 4\.62e\+05 need larger scales than LiteRT stores"):
+        stored_scales(torch.full((1, 1), 66048.0), scheme, "m")
+    assert stored_scales(torch.full((2, 1), 1e-30), INT8_CHANNEL, "m").dtype == np.float32
+
+
+def test_a_matrix_that_is_not_finite_leaves_nothing(tmp_path):
+    shutil.copytree(CHECKPOINT_DIR, tmp_path / "nano")
+    file = tmp_path / "nano" / "model.safetensors"
+    tensors = load_file(file)
+    name = next(name for name in tensors if name.endswith("decoder.layers.1.mlp.up_proj.weight"))
+    tensors[name][0, 0] = float("nan")
+    save_file(tensors, file, {"format": "pt"})
+    limits = Limits(max_source=16, max_target=16)
+    with pytest.raises(T5g2Error, match=r"decoder\.layers\.1\.mlp\.up_proj\.weight holds values that are not finite"):
+        export(tmp_path / "nano", tmp_path / "bundle", "int4", limits, "litert", with_vision=False)
+    assert [file.name for file in tmp_path.iterdir()] == ["nano"]
 
 
 # --- the weight cache ---

@@ -4,6 +4,7 @@ import dataclasses
 from functools import partial
 from itertools import islice
 
+import numpy as np
 import pytest
 import torch
 from tokenizers import Tokenizer
@@ -18,7 +19,15 @@ from t5g2.runtime.bundle import Limits
 from t5g2.runtime.errors import T5g2Error, UsageError
 
 pytest.importorskip("litert_torch", reason="litert-torch is not installed: pip install 't5g2[litert]'")
-from t5g2.export.litert.lm import cache_shapes, context_length, lm_modules, prefill_length, write_package  # noqa: E402
+from t5g2.export.litert.lm import (  # noqa: E402
+    cache_shapes,
+    context_length,
+    lm_modules,
+    prefill_length,
+    signatures,
+    write_package,
+)
+from t5g2.export.litert.programs import write_model  # noqa: E402
 
 LIMITS = Limits(max_source=191, max_target=60)  # the encoder's graph, and the time to convert it, grows with the source
 TASKS = ("date", "number", "fields", "note", "lookup")
@@ -110,35 +119,33 @@ def test_an_answer_ends_with_the_cache_whatever_the_app_allows(open_engine):
             assert 100 < conversation.token_count <= context_length(LIMITS) + 2  # and the stop token
 
 
-@pytest.fixture
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # more only wait for each other in so small a model
-    yield
-    torch.set_num_threads(threads)
-
-
 @torch.inference_mode()
-def test_logits_equal_transformers_past_the_window(checkpoint, one_thread):
-    """Run as the engine does, in one buffer after another, over a target of several sliding windows."""
+def test_logits_equal_transformers_past_the_window(checkpoint, tmp_path):
+    """The program in a package, run as the engine does, over a target of several sliding windows."""
+    from ai_edge_litert.interpreter import Interpreter
+
     text = checkpoint.config.decoder
     limits = Limits(max_source=100, max_target=80)
-    prefill, decode, _ = lm_modules(checkpoint, FLOAT32, FLOAT32, stop_id=STOP)
+    modules = lm_modules(checkpoint, FLOAT32, FLOAT32, stop_id=STOP)
+    write_model(signatures(*modules, text, limits), tmp_path / "model.tflite", "text", lambda stage: None)
+    program = Interpreter(str(tmp_path / "model.tflite"), num_threads=1)
+    prefill, decode = (program.get_signature_runner(name) for name in (f"prefill_{prefill_length(limits)}", "decode"))
     random = torch.Generator().manual_seed(3)
     source = torch.randint(300, text.vocab_size, (70,), generator=random).tolist()
     target = [BOS, *torch.randint(300, text.vocab_size, (2 * text.sliding_window,), generator=random).tolist()]
     reference = T5Gemma2ForConditionalGeneration.from_pretrained(CHECKPOINT_DIR, dtype=torch.float32).eval()
     expected = reference(input_ids=torch.tensor([source]), decoder_input_ids=torch.tensor([target])).logits[0]
 
-    caches = {name: torch.randn(shape, generator=random) for name, shape in cache_shapes(text, context_length(limits)).items()}
+    shapes = cache_shapes(text, context_length(limits))
+    caches = {name: torch.randn(shape, generator=random).numpy() for name, shape in shapes.items()}
     padding = [0] * (prefill_length(limits) - len(source))
-    tokens = torch.tensor([source + padding], dtype=torch.int32)
-    positions = torch.tensor([*range(len(source)), *padding], dtype=torch.int32)
-    caches = prefill(tokens, positions, **caches)
+    tokens = np.array([source + padding], np.int32)
+    positions = np.array([*range(len(source)), *padding], np.int32)
+    caches = prefill(tokens=tokens, input_pos=positions, **caches)
     for t, token in enumerate(target):
-        position = torch.tensor([len(source) + t], dtype=torch.int32)
-        caches = decode(torch.tensor([[token]], dtype=torch.int32), position, **caches)
-        logits = caches.pop("logits")[0, 0]
+        position = np.array([len(source) + t], np.int32)
+        caches = decode(tokens=np.array([[token]], np.int32), input_pos=position, **caches)
+        logits = torch.from_numpy(caches.pop("logits")[0, 0])
         assert (logits - expected[t]).abs().max() < 1e-4 * expected.abs().max(), t
 
 

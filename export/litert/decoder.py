@@ -5,16 +5,10 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from t5g2.export.litert.layers import QueryKeyValue
+from t5g2.export.litert.operators import matmul_transposed, write_rows
 from t5g2.export.xnnpack import decoder as stock
-from t5g2.export.xnnpack.layers import MASKED, Embedding, QueryKeyValue, rotate
-
-
-def write_rows(cache: torch.Tensor, rows: torch.Tensor, start: list[torch.Tensor]) -> torch.Tensor:
-    """The cache with `rows` from index `start` on, int32 scalars; LiteRT writes them in place."""
-    # Here, so that an export can say that the extra is missing, and what it prints is silenced.
-    from litert_torch.generative.custom_ops.dynamic_update_slice import dynamic_update_slice
-
-    return dynamic_update_slice(cache, rows, start)
+from t5g2.export.xnnpack.layers import MASKED, Embedding
 
 
 class MergedAttention(QueryKeyValue):
@@ -27,17 +21,16 @@ class MergedAttention(QueryKeyValue):
         [kv heads, head_dim, B]. Returns [1, hidden] and the caches self_k and self_v with the new row.
         """
         q = self.queries(x, rotary).reshape(self.num_kv_heads, -1, self.head_dim)  # [kv heads, group, head_dim]
-        new_k = rotate(self.keys(x), rotary).permute(1, 0, 2)  # [kv heads, 1, head_dim]
+        new_k = self.rotate(self.keys(x), rotary).permute(1, 0, 2)  # [kv heads, 1, head_dim]
         new_v = self.values(x).permute(1, 2, 0)  # [kv heads, head_dim, 1]
         start = torch.zeros_like(slot)
         self_k = write_rows(self_k, new_k, [start, slot, start])
         self_v = write_rows(self_v, new_v, [start, start, slot])
-        scores = torch.cat((torch.bmm(q, self_k.transpose(1, 2)), torch.bmm(q, cross_k.transpose(1, 2))), dim=-1)
+        scores = torch.cat((matmul_transposed(q, self_k), matmul_transposed(q, cross_k)), dim=-1)
         weights = torch.softmax(scores + mask, dim=-1)  # [kv heads, group, R + B]
         slots = self_k.shape[1]
-        mixed = torch.bmm(weights[..., :slots], self_v.transpose(1, 2)) + torch.bmm(
-            weights[..., slots:], cross_v.transpose(1, 2)
-        )  # [kv heads, group, head_dim]
+        mixed = matmul_transposed(weights[..., :slots], self_v) + matmul_transposed(weights[..., slots:], cross_v)
+        # [kv heads, group, head_dim]
         return self.o_proj(mixed.reshape(1, self.num_heads * self.head_dim)), self_k, self_v
 
 

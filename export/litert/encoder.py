@@ -6,8 +6,10 @@ from dataclasses import dataclass
 
 import torch
 
+from t5g2.export.litert.layers import QueryKeyValue
+from t5g2.export.litert.operators import matmul_transposed
 from t5g2.export.xnnpack import encoder as stock
-from t5g2.export.xnnpack.layers import MASKED, QueryKeyValue, rotate
+from t5g2.export.xnnpack.layers import MASKED
 
 _MIN_BLOCK = 256  # queries scored at a time: fewer would be many more operators
 
@@ -37,7 +39,7 @@ class EncoderAttention(QueryKeyValue):
     def forward(self, x: torch.Tensor, rotary, spans: list[Span], masks: list[torch.Tensor]) -> torch.Tensor:
         """x: [B, hidden] -> [B, hidden]. masks: of each span, bool [queries or 1, keys], True where a query sees a key."""
         q = self.queries(x, rotary).permute(1, 0, 2)  # [heads, B, head_dim]
-        k = rotate(self.keys(x), rotary).permute(1, 0, 2)  # [kv heads, B, head_dim]
+        k = self.rotate(self.keys(x), rotary).permute(1, 0, 2)  # [kv heads, B, head_dim]
         v = self.values(x).permute(1, 2, 0)  # [kv heads, head_dim, B]
         parts = [self._attend(q, k, v, span, mask) for span, mask in zip(spans, masks)]
         mixed = torch.cat(parts, dim=1) if len(parts) > 1 else parts[0]  # [heads, B, head_dim]
@@ -48,10 +50,10 @@ class EncoderAttention(QueryKeyValue):
         q = q[:, span.query : span.query_end]
         queries = q.shape[1]
         q = q.reshape(self.num_kv_heads, -1, self.head_dim)  # a kv head's group of query heads under each other
-        scores = torch.bmm(q, k[:, span.key : span.key_end].transpose(1, 2)).view(self.num_heads, queries, -1)
+        scores = matmul_transposed(q, k[:, span.key : span.key_end]).view(self.num_heads, queries, -1)
         weights = torch.softmax(scores + torch.where(mask, 0.0, MASKED), dim=-1)  # [heads, queries, keys]
         weights = weights.view(self.num_kv_heads, -1, weights.shape[-1])
-        return torch.bmm(weights, v[:, :, span.key : span.key_end].transpose(1, 2)).view(self.num_heads, queries, -1)
+        return matmul_transposed(weights, v[:, :, span.key : span.key_end]).view(self.num_heads, queries, -1)
 
 
 class EncoderLayer(stock.EncoderLayer):

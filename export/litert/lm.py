@@ -22,13 +22,13 @@ from torch import nn
 from t5g2.export.checkpoint import EMBEDDING, EOI_EMBEDDING
 from t5g2.export.litert import programs
 from t5g2.export.litert.convert import Signature
-from t5g2.export.litert.decoder import write_rows
 from t5g2.export.litert.encoder import Encoder
-from t5g2.export.litert.verify import Expected
+from t5g2.export.litert.layers import Head, QueryKeyValue, TokenTable
+from t5g2.export.litert.operators import matmul_transposed, rotate, write_rows
 from t5g2.export.litert.weights import LiteRtWeights
 from t5g2.export.processor import stop_ids
 from t5g2.export.xnnpack import decoder as stock
-from t5g2.export.xnnpack.layers import MASKED, Embedding, QueryKeyValue, TokenTable, rotate
+from t5g2.export.xnnpack.layers import MASKED, Embedding
 from t5g2.quant.schemes import QuantScheme
 from t5g2.runtime.bundle import Limits, check_file
 from t5g2.runtime.errors import T5g2Error, UsageError
@@ -61,11 +61,11 @@ class CachedAttention(QueryKeyValue):
         Returns [1, hidden] and the caches with the new row.
         """
         q = self.queries(x, rotary).reshape(self.num_kv_heads, -1, self.head_dim)  # [kv heads, group, head_dim]
-        new_k = rotate(self.keys(x), rotary).permute(1, 0, 2)  # [kv heads, 1, head_dim]
+        new_k = self.rotate(self.keys(x), rotary).permute(1, 0, 2)  # [kv heads, 1, head_dim]
         new_v = self.values(x).permute(1, 2, 0)  # [kv heads, head_dim, 1]
         cached_k, cached_v = _with_rows(cached_k, cached_v, new_k, new_v, slot)
-        weights = torch.softmax(torch.bmm(q, cached_k[0].transpose(1, 2)) + mask, dim=-1)  # [kv heads, group, C]
-        mixed = torch.bmm(weights, cached_v[0].transpose(1, 2))  # [kv heads, group, head_dim]
+        weights = torch.softmax(matmul_transposed(q, cached_k[0]) + mask, dim=-1)  # [kv heads, group, C]
+        mixed = matmul_transposed(weights, cached_v[0])  # [kv heads, group, head_dim]
         return self.o_proj(mixed.reshape(1, self.num_heads * self.head_dim)), cached_k, cached_v
 
 
@@ -167,16 +167,15 @@ def cache_shapes(text, slots: int) -> dict[str, tuple[int, ...]]:
 
 
 def lm_modules(checkpoint, scheme: QuantScheme, table_scheme: QuantScheme, stop_id: int):
-    """Reads the text half of a checkpoint: `Prefill` and `Decode`, which share the token table and the decoder's projections,
-    and the weights, which know the integers."""
+    """The text half of a checkpoint: `Prefill` and `Decode`, which share the token table and the decoder's projections."""
     config = checkpoint.config
     weights = LiteRtWeights(checkpoint, scheme)
-    table = TokenTable(weights.rounded(EMBEDDING, table_scheme))
+    table = TokenTable(weights.matrix(EMBEDDING, table_scheme))
     embedding = Embedding(table, config.encoder.hidden_size, weights.tensor(EOI_EMBEDDING), config.eoi_token_id)
-    decoder = Decode(weights.scope("decoder"), config.decoder, embedding, programs.Head(table), stop_id)
+    decoder = Decode(weights.scope("decoder"), config.decoder, embedding, Head(table), stop_id)
     attention = [layer.self_attn for layer in decoder.layers]
     encoder = Encoder(weights.scope("encoder"), config.encoder, embedding, attention, image_token_id=None)
-    return Prefill(encoder, decoder).eval(), decoder.eval(), weights.expected
+    return Prefill(encoder, decoder), decoder
 
 
 def signatures(prefill: Prefill, decoder: Decode, text, limits: Limits) -> list[Signature]:
@@ -236,16 +235,11 @@ def write_package(
     roles = {"bos_id": config.bos_token_id, "eos_id": stops[0], "pad_id": config.pad_token_id}
     images = {"boi_id": config.boi_token_id, "eoi_id": config.eoi_token_id, "image_id": config.image_token_id}
     tokenizer = Tokenizer.from_file(checkpoint.tokenizer, **roles, **images)  # fits the config, or says why not
-
-    def build() -> tuple[list[Signature], Expected]:
-        prefill, decoder, expected = lm_modules(checkpoint, scheme, table_scheme, stops[0])
-        return signatures(prefill, decoder, config.decoder, limits), expected
-
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{path.name}.", suffix=".part", dir=path.parent) as folder:
         model, package = Path(folder) / "model.tflite", Path(folder) / "package"
-        schemes = {".*": scheme, ".*(TokenTable_table|Head_head);.*": table_scheme}
-        programs.write_model(build, model, schemes, "text", on_stage)
+        prefill, decoder = lm_modules(checkpoint, scheme, table_scheme, stops[0])
+        programs.write_model(signatures(prefill, decoder, config.decoder, limits), model, "text", on_stage)
         on_stage("packing")
         _pack(package, model, checkpoint.tokenizer, _metadata(tokenizer, stops, limits))
         check_file(path, overwrite)  # an export takes minutes, in which somebody may have put something there

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import importlib.util
 from collections.abc import Callable
 from pathlib import Path
@@ -12,32 +11,23 @@ from torch import nn
 
 from t5g2.export.checkpoint import EMBEDDING, EOI_EMBEDDING
 from t5g2.export.litert import verify
-from t5g2.export.litert.convert import Signature, convert, quantize
+from t5g2.export.litert.constants import fill
+from t5g2.export.litert.convert import Signature, convert
 from t5g2.export.litert.decoder import DecoderStep
 from t5g2.export.litert.encoder import Encoder
+from t5g2.export.litert.layers import Head, TokenTable
+from t5g2.export.litert.matrices import matrices_of
 from t5g2.export.litert.weights import LiteRtWeights
 from t5g2.export.shared import cache_slots
-from t5g2.export.xnnpack.layers import Embedding, TokenTable
+from t5g2.export.xnnpack.layers import Embedding
 from t5g2.export.xnnpack.vision import Vision
-from t5g2.quant.schemes import FLOAT32, QuantScheme
+from t5g2.quant.schemes import QuantScheme
 from t5g2.runtime.bundle import Limits
 from t5g2.runtime.errors import T5g2Error, UsageError
 
-TOOLS = ("t5g2", "torch", "litert-torch", "ai-edge-quantizer", "ai-edge-litert", "litert-converter")
-_EXTRA = ("litert_torch", "ai_edge_quantizer", "ai_edge_litert")
+TOOLS = ("t5g2", "torch", "litert-torch", "ai-edge-litert", "litert-converter")
+_EXTRA = ("litert_torch", "ai_edge_litert")
 _LANES = 16  # caches are used where the caller has them, which must be at multiples of 64 bytes
-
-
-class Head(nn.Module):
-    """Logits from the token table: [rows, hidden] -> [rows, vocab]. A linear over the very tensor that is looked up in, which
-    the converter then stores once."""
-
-    def __init__(self, table: TokenTable) -> None:
-        super().__init__()
-        self.table = table
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return nn.functional.linear(x, self.table.weight)
 
 
 def cache_dtype(scheme: QuantScheme) -> torch.dtype:
@@ -66,11 +56,11 @@ class NamedVision(Vision):
 
 
 def text_modules(checkpoint, scheme: QuantScheme, table_scheme: QuantScheme, limits: Limits, with_images: bool):
-    """Reads the text half of a checkpoint: the encoder and the decoder step, which share the token table and the decoder's
-    projections, and the weights, which know the integers."""
+    """The text half of a checkpoint: the encoder and the decoder step, which share the token table and the decoder's
+    projections."""
     config = checkpoint.config
     weights = LiteRtWeights(checkpoint, scheme)
-    table = TokenTable(weights.rounded(EMBEDDING, table_scheme))
+    table = TokenTable(weights.matrix(EMBEDDING, table_scheme))
     embedding = Embedding(table, config.encoder.hidden_size, weights.tensor(EOI_EMBEDDING), config.eoi_token_id)
     slots = cache_slots(config, limits)
     decoder = DecoderStep(weights.scope("decoder"), config.decoder, embedding, Head(table), slots)
@@ -81,7 +71,7 @@ def text_modules(checkpoint, scheme: QuantScheme, table_scheme: QuantScheme, lim
         [layer.self_attn for layer in decoder.layers],
         config.image_token_id if with_images else None,
     )
-    return encoder.eval(), decoder.eval(), weights.expected
+    return encoder, decoder
 
 
 def encode_signature(encoder: nn.Module, config, bucket: int, with_images: bool) -> Signature:
@@ -116,45 +106,30 @@ def write_text(
     """Writes a signature of the encoder and one of the decoder step for each length bucket to `path`. table_scheme: of the
     token table. Returns bytes of planned memory by method: none, LiteRT plans as it loads."""
     config = checkpoint.config
-
-    def build() -> tuple[list[Signature], verify.Expected]:
-        encoder, decoder, expected = text_modules(checkpoint, scheme, table_scheme, limits, with_images)
-        encode = [encode_signature(encoder, config, bucket, with_images) for bucket in buckets]
-        return encode + [decode_signature(decoder, config, bucket) for bucket in buckets], expected
-
-    schemes = {".*": scheme, ".*(TokenTable_table;|_logits_output).*": table_scheme}
-    write_model(build, path, schemes, "text", on_stage)
+    encoder, decoder = text_modules(checkpoint, scheme, table_scheme, limits, with_images)
+    encode = [encode_signature(encoder, config, bucket, with_images) for bucket in buckets]
+    decode = [decode_signature(decoder, config, bucket) for bucket in buckets]
+    write_model(encode + decode, path, "text", on_stage)
     return {}
 
 
 def write_vision(checkpoint, path: Path, scheme: QuantScheme, on_stage: Callable[[str], None]) -> dict[str, int]:
     """Writes the vision tower to `path`. Returns what `write_text` does."""
-
-    def build() -> tuple[list[Signature], verify.Expected]:
-        weights = LiteRtWeights(checkpoint, scheme)
-        side = checkpoint.config.vision.image_size
-        pixels = torch.zeros(1, checkpoint.config.vision.num_channels, side, side)
-        vision = NamedVision(weights, checkpoint.config).eval()
-        return [Signature("vision", vision, {"pixels": pixels})], weights.expected
-
-    schemes = {".*": scheme, ".*(Linear_patch_embedding;|_features_output).*": FLOAT32}
-    write_model(build, path, schemes, "vision", on_stage)
+    vision = NamedVision(LiteRtWeights(checkpoint, scheme), checkpoint.config)
+    side = checkpoint.config.vision.image_size
+    pixels = torch.zeros(1, checkpoint.config.vision.num_channels, side, side)
+    write_model([Signature("vision", vision, {"pixels": pixels})], path, "vision", on_stage)
     return {}
 
 
-def write_model(build, path: Path, schemes: dict[str, QuantScheme], what: str, on_stage) -> None:
-    """build: makes the signatures and the integers that the file should hold. Here, so that they go once they are written."""
-    quantized = any(scheme.quantized for scheme in schemes.values())
-    unrounded = path.with_suffix(".float32") if quantized else path
-    on_stage(f"reading the {what} weights")
-    signatures, expected = build()
+def write_model(signatures: list[Signature], path: Path, what: str, on_stage: Callable[[str], None]) -> None:
+    """Writes a program whose matrices are `what`'s, as a word for messages."""
+    program = path.with_suffix(".program")
     on_stage(f"converting the {what} program")
-    convert(signatures, unrounded)
-    del signatures
-    gc.collect()  # torch's programs hold themselves
-    if quantized:
-        on_stage(f"quantizing the {what} program")
-        quantize(unrounded, path, schemes)
-        unrounded.unlink()
+    convert(signatures, program)
+    on_stage(f"writing the {what} weights")
+    matrices = {matrix.name: matrix for signature in signatures for matrix in matrices_of(signature.module)}
+    expected = fill(program, path, list(matrices.values()))
+    program.unlink()
     on_stage(f"checking the {what} program")
     verify.check(path, expected)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from t5g2.export.xnnpack.layers import MASKED, Embedding, Layer, QueryKeyValue, rotary_tables, rotate
+from t5g2.export.xnnpack.layers import MASKED, Embedding, Layer, QueryKeyValue, rotary_tables
 
 
 class MergedAttention(QueryKeyValue):
@@ -24,7 +24,7 @@ class MergedAttention(QueryKeyValue):
         group = self.num_heads // self.num_kv_heads
         q = self.queries(x, rotary).view(-1, self.num_kv_heads, group, self.head_dim)
         q = q.permute(1, 2, 0, 3).reshape(self.num_kv_heads, -1, self.head_dim)  # [kv heads, group * M, head_dim]
-        new_k = rotate(self.keys(x), rotary).permute(1, 2, 0)  # [kv heads, head_dim, M]
+        new_k = self.rotate(self.keys(x), rotary).permute(1, 2, 0)  # [kv heads, head_dim, M]
         new_v = self.values(x).permute(1, 0, 2)  # [kv heads, M, head_dim]
 
         cached_mask, new_mask = masks

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from t5g2.export.xnnpack.layers import MASKED, Embedding, Layer, QueryKeyValue, rotary_tables, rotate
+from t5g2.export.xnnpack.layers import MASKED, Embedding, Layer, QueryKeyValue, rotary_tables
 
 
 class EncoderAttention(QueryKeyValue):
@@ -14,7 +14,7 @@ class EncoderAttention(QueryKeyValue):
     def forward(self, x: torch.Tensor, rotary, mask: torch.Tensor | None) -> torch.Tensor:
         """x: [S, hidden]; mask: [S, S] to add to the scores, or None -> [S, hidden]."""
         q = self.queries(x, rotary).permute(1, 0, 2)  # [heads, S, head_dim]
-        k = self._per_query_head(rotate(self.keys(x), rotary)).permute(1, 2, 0)  # [heads, head_dim, S]
+        k = self._per_query_head(self.rotate(self.keys(x), rotary)).permute(1, 2, 0)  # [heads, head_dim, S]
         v = self._per_query_head(self.values(x)).permute(1, 0, 2)  # [heads, S, head_dim]
         scores = torch.bmm(q, k)  # [heads, S, S]
         if mask is not None:

@@ -68,12 +68,13 @@ class GatedMLP(nn.Module):
 
     def __init__(self, weights) -> None:
         super().__init__()
+        self.gelu = weights.gelu()
         self.gate_proj = weights.linear("gate_proj")
         self.up_proj = weights.linear("up_proj")
         self.down_proj = weights.linear("down_proj")
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.down_proj(gelu_tanh(self.gate_proj(x)) * self.up_proj(x))
+        return self.down_proj(self.gelu(self.gate_proj(x)) * self.up_proj(x))
 
 
 class PerHeadRotaryTable(shared.RotaryTable):
@@ -99,6 +100,8 @@ def rotate(x: torch.Tensor, rotary: tuple[torch.Tensor, torch.Tensor]) -> torch.
 class QueryKeyValue(nn.Module):
     """The four projections of an attention block, with query and key norms; the same for both stacks."""
 
+    rotate = staticmethod(rotate)
+
     def __init__(self, weights, text) -> None:
         super().__init__()
         self.num_heads, self.num_kv_heads, self.head_dim = text.num_heads, text.num_kv_heads, text.head_dim
@@ -113,7 +116,7 @@ class QueryKeyValue(nn.Module):
     def queries(self, x: torch.Tensor, rotary) -> torch.Tensor:
         """x: [rows, hidden] -> normed, rotated and scaled queries [rows, heads, head_dim]."""
         q = self.q_norm(self.q_proj(x).view(-1, self.num_heads, self.head_dim))
-        return rotate(q, rotary) * self.scale
+        return self.rotate(q, rotary) * self.scale
 
     def keys(self, x: torch.Tensor) -> torch.Tensor:
         """x: [rows, hidden] -> normed keys [rows, kv heads, head_dim], not rotated: cross keys stay so."""

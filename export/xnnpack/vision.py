@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from t5g2.export.shared import patches_of
-from t5g2.export.xnnpack.layers import Linear, gelu_tanh
+from t5g2.export.xnnpack.layers import Linear
 
 _QUERY_BLOCK = 1024  # queries scored at a time: 4096 patches at once would need 1 GB of scores a layer
 
@@ -41,12 +41,13 @@ class VisionLayer(nn.Module):
         self.layer_norm1 = weights.layer_norm("layer_norm1", vision.layer_norm_eps)
         self.self_attn = VisionAttention(weights.scope("self_attn"), vision)
         self.layer_norm2 = weights.layer_norm("layer_norm2", vision.layer_norm_eps)
+        self.gelu = weights.gelu()
         self.fc1 = weights.linear("mlp.fc1", bias=True)
         self.fc2 = weights.linear("mlp.fc2", bias=True)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         x = x + self.self_attn(self.layer_norm1(x))
-        return x + self.fc2(gelu_tanh(self.fc1(self.layer_norm2(x))))
+        return x + self.fc2(self.gelu(self.fc1(self.layer_norm2(x))))
 
 
 class Vision(nn.Module):
@@ -61,9 +62,7 @@ class Vision(nn.Module):
         patch_weight = tower.tensor("embeddings.patch_embedding.weight")  # [hidden, channels, patch, patch]
         self.patch_embedding = Linear(patch_weight.flatten(1), tower.tensor("embeddings.patch_embedding.bias"))
         self.register_buffer("position_embedding", tower.tensor("embeddings.position_embedding.weight"))
-        self.layers = nn.ModuleList(
-            VisionLayer(tower.scope(f"encoder.layers.{i}"), vision) for i in range(vision.num_layers)
-        )
+        self.layers = nn.ModuleList(VisionLayer(tower.scope(f"encoder.layers.{i}"), vision) for i in range(vision.num_layers))
         self.post_layernorm = tower.layer_norm("post_layernorm", vision.layer_norm_eps)
         self.soft_emb_norm = projector.norm("mm_soft_emb_norm", vision.layer_norm_eps)
         # Stored [vision hidden, text hidden]; kept in float32, it is small and everything an image says passes through it.

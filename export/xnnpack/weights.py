@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import nn
 
 from t5g2.export.weights import Weights
-from t5g2.export.xnnpack.layers import LayerNorm, Linear, RMSNorm
+from t5g2.export.xnnpack.layers import LayerNorm, Linear, RMSNorm, gelu_tanh
 from t5g2.export.xnnpack.linear import QuantizedLinear
 from t5g2.quant.schemes import QuantScheme, quantize_weight
 from t5g2.runtime.errors import UsageError
@@ -18,6 +20,9 @@ class StockWeights(Weights):
 
     def layer_norm(self, name: str, eps: float) -> LayerNorm:
         return LayerNorm(self.tensor(f"{name}.weight"), self.tensor(f"{name}.bias"), eps)
+
+    def gelu(self) -> Callable[[torch.Tensor], torch.Tensor]:
+        return gelu_tanh
 
     def linear(self, name: str, bias: bool = False) -> nn.Module:
         bias_values = self.tensor(f"{name}.bias") if bias else None
