@@ -46,9 +46,10 @@ import t5g2
 from t5g2.export.checkpoint import EMBEDDING, Checkpoint
 from t5g2.export.litert import verify
 from t5g2.export.litert.constants import stored_scales
+from t5g2.export.litert.programs import write_vision
 from t5g2.nano import CHECKPOINT_DIR
 from t5g2.quant.evaluate import exact_match, nano_examples
-from t5g2.quant.schemes import INT8_CHANNEL, quantize_weight, scheme_for
+from t5g2.quant.schemes import FLOAT32, INT8_CHANNEL, quantize_weight, scheme_for
 from t5g2.runtime.bundle import Limits, write_manifest
 from t5g2.runtime.errors import T5g2Error
 from t5g2.runtime.native import LIBRARY
@@ -214,6 +215,27 @@ def test_a_matrix_that_is_not_finite_leaves_nothing(tmp_path):
     with pytest.raises(T5g2Error, match=r"decoder\.layers\.1\.mlp\.up_proj\.weight holds values that are not finite"):
         export(tmp_path / "nano", tmp_path / "bundle", "int4", limits, "litert", with_vision=False)
     assert [file.name for file in tmp_path.iterdir()] == ["nano"]
+
+
+def test_pictures_are_attended_to_in_blocks(tiny, tmp_path, monkeypatch):
+    """A real tower has 4096 patches; the converter joins products that it can, which would need all scores at once."""
+    from ai_edge_litert.interpreter import Interpreter
+
+    checkpoint = Checkpoint.open(tiny.checkpoint)
+    vision = checkpoint.config.vision
+    patches = vision.patches_per_side**2
+    monkeypatch.setattr("t5g2.export.litert.vision._QUERY_BLOCK", patches // 4)
+    write_vision(checkpoint, tmp_path / "vision.tflite", FLOAT32, lambda stage: None)
+    pixels = np.random.default_rng(0).standard_normal(
+        (1, vision.num_channels, vision.image_size, vision.image_size), np.float32
+    )
+    whole, blocks = (Interpreter(str(folder / "vision.tflite")) for folder in (tiny.bundle, tmp_path))
+    expected, found = (program.get_signature_runner("vision")(pixels=pixels)["features"] for program in (whole, blocks))
+    np.testing.assert_allclose(found, expected, atol=1e-5 * np.abs(expected).max())
+
+    scores = [vision.num_heads, patches, patches]
+    assert any(tensor["shape"].tolist() == scores for tensor in whole.get_tensor_details())
+    assert not any(tensor["shape"].tolist() == scores for tensor in blocks.get_tensor_details())
 
 
 # --- the weight cache ---

@@ -24,13 +24,17 @@ class Span:
     key_end: int
 
 
-def window_spans(length: int, window: int) -> list[Span]:
-    """Blocks of queries with what their sliding windows cover, so that cost is linear in the length."""
+def block_spans(length: int, window: int) -> dict[str, list[Span]]:
+    """Blocks of queries with what they see, by layer type: memory for scores is linear in the length, and in sliding layers
+    so is their cost."""
     block = max(window, _MIN_BLOCK)
-    return [
-        Span(start, min(start + block, length), max(0, start - (window - 1) // 2), min(length, start + block + window // 2))
-        for start in range(0, length, block)
-    ]
+    starts = range(0, length, block)
+
+    def spans(before: int, after: int) -> list[Span]:
+        ends = (min(start + block, length) for start in starts)
+        return [Span(start, end, max(0, start - before), min(length, end + after)) for start, end in zip(starts, ends)]
+
+    return {"sliding_attention": spans((window - 1) // 2, window // 2), "full_attention": spans(length, length)}
 
 
 class EncoderAttention(QueryKeyValue):
@@ -79,10 +83,10 @@ class Encoder(stock.Encoder):
         if features is not None:
             x = torch.where((ids == self.image_token_id).unsqueeze(-1), features, x)
         rotary = {kind: table(positions) for kind, table in self.rotary.items()}
-        spans = {"sliding_attention": window_spans(bucket, self.window), "full_attention": [Span(0, bucket, 0, bucket)]}
+        spans = block_spans(bucket, self.window)
         masks = {
             "sliding_attention": [self._sliding_mask(valid, span) for span in spans["sliding_attention"]],
-            "full_attention": [valid.unsqueeze(0)],
+            "full_attention": [valid.unsqueeze(0)] * len(spans["full_attention"]),
         }
         for layer in self.layers:
             kind = layer.layer_type

@@ -17,10 +17,10 @@ from t5g2.export.litert.decoder import DecoderStep
 from t5g2.export.litert.encoder import Encoder
 from t5g2.export.litert.layers import Head, TokenTable
 from t5g2.export.litert.matrices import matrices_of
+from t5g2.export.litert.vision import Vision
 from t5g2.export.litert.weights import LiteRtWeights
 from t5g2.export.shared import cache_slots
 from t5g2.export.xnnpack.layers import Embedding
-from t5g2.export.xnnpack.vision import Vision
 from t5g2.quant.schemes import QuantScheme
 from t5g2.runtime.bundle import Limits
 from t5g2.runtime.errors import T5g2Error, UsageError
@@ -46,13 +46,6 @@ def check(config, scheme: QuantScheme) -> None:
         )
     if config.decoder.head_dim % _LANES:
         raise UsageError(f"head_dim {config.decoder.head_dim}: not a multiple of {_LANES}; use --backend xnnpack")
-
-
-class NamedVision(Vision):
-    """The vision tower with its output by name."""
-
-    def forward(self, pixels: torch.Tensor) -> dict[str, torch.Tensor]:
-        return {"features": super().forward(pixels)}
 
 
 def text_modules(checkpoint, scheme: QuantScheme, table_scheme: QuantScheme, limits: Limits, with_images: bool):
@@ -115,7 +108,7 @@ def write_text(
 
 def write_vision(checkpoint, path: Path, scheme: QuantScheme, on_stage: Callable[[str], None]) -> dict[str, int]:
     """Writes the vision tower to `path`. Returns what `write_text` does."""
-    vision = NamedVision(LiteRtWeights(checkpoint, scheme), checkpoint.config)
+    vision = Vision(LiteRtWeights(checkpoint, scheme), checkpoint.config)
     side = checkpoint.config.vision.image_size
     pixels = torch.zeros(1, checkpoint.config.vision.num_channels, side, side)
     write_model([Signature("vision", vision, {"pixels": pixels})], path, "vision", on_stage)

@@ -11,6 +11,16 @@ from t5g2.export.xnnpack.layers import Linear
 _QUERY_BLOCK = 1024  # queries scored at a time: 4096 patches at once would need 1 GB of scores a layer
 
 
+def blocks(q: torch.Tensor, size: int) -> list[torch.Tensor]:
+    """[heads, patches, head_dim], `size` patches at a time."""
+    return [q[:, start : start + size] for start in range(0, q.shape[1], size)]
+
+
+def joined(mixed: list[torch.Tensor]) -> torch.Tensor:
+    """What `blocks` gave, as one tensor again."""
+    return torch.cat(mixed, dim=1) if len(mixed) > 1 else mixed[0]
+
+
 class VisionAttention(nn.Module):
     def __init__(self, weights, vision) -> None:
         super().__init__()
@@ -23,23 +33,29 @@ class VisionAttention(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """x: [patches, hidden] -> [patches, hidden]."""
-        q = self._heads(self.q_proj(x) * self.head_dim**-0.5).permute(1, 0, 2)  # [heads, patches, head_dim]
-        k = self._heads(self.k_proj(x)).permute(1, 2, 0)  # [heads, head_dim, patches]
-        v = self._heads(self.v_proj(x)).permute(1, 0, 2)  # [heads, patches, head_dim]
-        blocks = [q[:, start : start + _QUERY_BLOCK] for start in range(0, q.shape[1], _QUERY_BLOCK)]
-        mixed = [torch.bmm(torch.softmax(torch.bmm(block, k), dim=-1), v) for block in blocks]
-        mixed = torch.cat(mixed, dim=1) if len(mixed) > 1 else mixed[0]  # [heads, patches, head_dim]
-        return self.out_proj(mixed.permute(1, 0, 2).reshape(-1, self.num_heads * self.head_dim))
+        q = self._heads(self.q_proj(x) * self.head_dim**-0.5)
+        k, v = self._heads(self.k_proj(x)), self._heads(self.v_proj(x))
+        return self.out_proj(self.attend(q, k, v).reshape(-1, self.num_heads * self.head_dim))
+
+    def attend(self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+        """All of them, and what it returns, [patches, heads, head_dim]."""
+        q = q.permute(1, 0, 2)  # [heads, patches, head_dim]
+        k = k.permute(1, 2, 0)  # [heads, head_dim, patches]
+        v = v.permute(1, 0, 2)  # [heads, patches, head_dim]
+        mixed = [torch.bmm(torch.softmax(torch.bmm(block, k), dim=-1), v) for block in blocks(q, _QUERY_BLOCK)]
+        return joined(mixed).permute(1, 0, 2)
 
     def _heads(self, x: torch.Tensor) -> torch.Tensor:
         return x.view(-1, self.num_heads, self.head_dim)
 
 
 class VisionLayer(nn.Module):
+    attention_class = VisionAttention
+
     def __init__(self, weights, vision) -> None:
         super().__init__()
         self.layer_norm1 = weights.layer_norm("layer_norm1", vision.layer_norm_eps)
-        self.self_attn = VisionAttention(weights.scope("self_attn"), vision)
+        self.self_attn = self.attention_class(weights.scope("self_attn"), vision)
         self.layer_norm2 = weights.layer_norm("layer_norm2", vision.layer_norm_eps)
         self.gelu = weights.gelu()
         self.fc1 = weights.linear("mlp.fc1", bias=True)
@@ -53,6 +69,8 @@ class VisionLayer(nn.Module):
 class Vision(nn.Module):
     """Tower, pooling and projector. weights: the view of the whole checkpoint."""
 
+    layer_class = VisionLayer
+
     def __init__(self, weights, config) -> None:
         super().__init__()
         vision = config.vision
@@ -62,7 +80,9 @@ class Vision(nn.Module):
         patch_weight = tower.tensor("embeddings.patch_embedding.weight")  # [hidden, channels, patch, patch]
         self.patch_embedding = Linear(patch_weight.flatten(1), tower.tensor("embeddings.patch_embedding.bias"))
         self.register_buffer("position_embedding", tower.tensor("embeddings.position_embedding.weight"))
-        self.layers = nn.ModuleList(VisionLayer(tower.scope(f"encoder.layers.{i}"), vision) for i in range(vision.num_layers))
+        self.layers = nn.ModuleList(
+            self.layer_class(tower.scope(f"encoder.layers.{i}"), vision) for i in range(vision.num_layers)
+        )
         self.post_layernorm = tower.layer_norm("post_layernorm", vision.layer_norm_eps)
         self.soft_emb_norm = projector.norm("mm_soft_emb_norm", vision.layer_norm_eps)
         # Stored [vision hidden, text hidden]; kept in float32, it is small and everything an image says passes through it.
