@@ -182,7 +182,8 @@ class Model(_Closable):
 
     @property
     def kernels(self) -> str:
-        """Those in use: portable, avx2, avx512vnni, amx, neon, neon_dotprod or neon_i8mm."""
+        """Those in use: portable, avx2, avx512vnni, amx, neon, neon_dotprod or neon_i8mm; xnnpack or litert for a bundle of
+        such programs."""
         return library().t5g2_engine_kernels(self._open()).decode()
 
     def session(self, source: Source, images: Iterable[Picture] = (), pixels: np.ndarray | None = None) -> Session:

@@ -104,6 +104,7 @@ def test_manifest(tiny):
     assert manifest["backend"] == "litert" and manifest["source_buckets"] == [BUCKET, TINY_LIMITS.max_source]
     assert {"text.tflite", "vision.tflite", "tokenizer.bin"} <= manifest["files"].keys()
     assert "litert-torch" in manifest["provenance"]["tools"]
+    assert tiny.model.kernels == "litert"
 
 
 def test_the_float32_matrices_are_in_the_file_once(tiny):

@@ -894,6 +894,10 @@ def test_what_a_model_says(model, tiny_gqa):
     assert model.kernels in ("portable", "avx2", "avx512vnni", "amx", "neon", "neon_dotprod", "neon_i8mm")
 
 
+def test_kernels_of_a_bundle_of_stock_operators(tiny_bundle):
+    assert t5g2.load(tiny_bundle(2, "xnnpack").bundle).kernels == "xnnpack"
+
+
 def test_load_remembers_what_it_checked(tiny_gqa, tmp_path):
     bundle, cache = copy_without(tiny_gqa.bundle, make(tmp_path / "bundle")), tmp_path / "cache"
     t5g2.load(bundle, cache_folder="")

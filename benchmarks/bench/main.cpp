@@ -23,8 +23,7 @@
 #include "runtime/engine/program.h"
 
 extern "C" {
-const char* t5g2_kernels();  // of the operator library
-const char* const* t5g2_available_kernels();
+const char* const* t5g2_available_kernels();  // of the operator library
 }
 
 namespace t5g2 {
@@ -175,9 +174,9 @@ class Bench {
     setting.threads = threads;
     setting.source = p.sources.front();
     const Json head = {{"bundle", p.name},
-                       {"backend", p.bundle.manifest.backend == Backend::kNative ? "native" : "xnnpack"},
+                       {"backend", name(p.bundle.manifest.backend)},
                        {"quantization", nlohmann::json::parse(p.bundle.manifest.text)["quantization"]["text"]["name"]},
-                       {"kernels", p.bundle.manifest.backend == Backend::kNative ? t5g2_kernels() : "xnnpack"},
+                       {"kernels", kernels(p.bundle.manifest.backend)},
                        {"threads", threads}};
     const std::string what = join(p.bundle.folder, ", ", threads, threads == 1 ? " thread" : " threads");
 

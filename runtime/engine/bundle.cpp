@@ -12,6 +12,8 @@
 #include "file.h"
 #include "sha256.h"
 
+extern "C" const char* t5g2_kernels();  // of the operator library
+
 namespace t5g2 {
 namespace {
 
@@ -48,11 +50,11 @@ std::optional<int32_t> token(const Json& value, int32_t vocab_size) {
   return integer(value, 0, vocab_size - 1);
 }
 
-Backend backend(const std::string& name) {
-  if (name == "native") return Backend::kNative;
-  if (name == "xnnpack") return Backend::kXnnpack;
-  if (name == "litert") return Backend::kLiteRt;
-  throw std::out_of_range(name);
+Backend backend(const std::string& found) {
+  for (const Backend backend : {Backend::kNative, Backend::kXnnpack, Backend::kLiteRt}) {
+    if (found == name(backend)) return backend;
+  }
+  throw std::out_of_range(found);
 }
 
 std::array<float, 3> channels(const Json& value) {
@@ -232,6 +234,17 @@ Bundle open_bundle(const std::string& folder, const std::string& cache_folder) {
   verified.remember();
   return bundle;
 }
+
+const char* name(Backend backend) {
+  switch (backend) {
+    case Backend::kNative: return "native";
+    case Backend::kXnnpack: return "xnnpack";
+    case Backend::kLiteRt: return "litert";
+  }
+  return "";
+}
+
+const char* kernels(Backend backend) { return backend == Backend::kNative ? t5g2_kernels() : name(backend); }
 
 std::string default_cache_folder() {
   if (const char* folder = std::getenv("XDG_CACHE_HOME"); folder && *folder == '/') return std::string(folder) + "/t5g2";

@@ -25,6 +25,11 @@ enum class Backend {
   kLiteRt,   // LiteRT's, which the caller runs: see t5g2_programs
 };
 
+const char* name(Backend backend);  // as the manifest has it
+
+// The kernels that its programs run on: of the operator library those in use, else the backend's own by its name.
+const char* kernels(Backend backend);
+
 struct Manifest {
   std::string text;           // manifest.json as it is
   std::vector<BundleFile> files;

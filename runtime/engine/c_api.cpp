@@ -29,7 +29,6 @@ struct t5g2_generation {
   t5g2::Token token;  // what the last call returned
 };
 
-extern "C" const char* t5g2_kernels();  // of the operator library
 
 namespace {
 
@@ -219,7 +218,9 @@ t5g2_status t5g2_engine_get_info(const t5g2_engine* engine, t5g2_engine_info* in
 
 const char* t5g2_engine_manifest(const t5g2_engine* engine) { return engine ? engine->engine->manifest().text.c_str() : ""; }
 
-const char* t5g2_engine_kernels(const t5g2_engine*) { return t5g2_kernels(); }
+const char* t5g2_engine_kernels(const t5g2_engine* engine) {
+  return engine ? t5g2::kernels(engine->engine->manifest().backend) : "";
+}
 
 t5g2_status t5g2_source_ids(const t5g2_engine* engine, const char* text, size_t length, size_t image_count, int32_t* ids,
                             size_t capacity, size_t* count) {

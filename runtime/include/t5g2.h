@@ -130,7 +130,8 @@ T5G2_API t5g2_status t5g2_engine_get_info(const t5g2_engine* engine, t5g2_engine
 /* The bundle's manifest.json as it is in the file; valid while the engine lives. */
 T5G2_API const char* t5g2_engine_manifest(const t5g2_engine* engine);
 
-/* The name of the kernels in use: portable, avx2, avx512vnni, amx, neon, neon_dotprod or neon_i8mm. */
+/* The name of the kernels in use: portable, avx2, avx512vnni, amx, neon, neon_dotprod or neon_i8mm; xnnpack or litert for a bundle
+   of such programs. */
 T5G2_API const char* t5g2_engine_kernels(const t5g2_engine* engine);
 
 /* ---- text and ids ------------------------------------------------------------------------------------------------ */
