@@ -33,17 +33,6 @@ class TokenTable(nn.Module):
         return nn.functional.embedding(ids, self.matrix.value)
 
 
-class Head(nn.Module):
-    """Logits from the token table: [rows, hidden] -> [rows, vocab]."""
-
-    def __init__(self, table: TokenTable) -> None:
-        super().__init__()
-        self.matrix = table.matrix
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return nn.functional.linear(x, self.matrix.value)
-
-
 class RMSNorm(nn.Module):
     """x / sqrt(mean(x^2) + eps) * (1 + weight) over the last dimension; the 1 is folded in here."""
 
@@ -72,7 +61,7 @@ class LayerNorm(nn.Module):
 
 
 class QueryKeyValue(stock.QueryKeyValue):
-    """Queries are scaled by their norm's weight: a rotation keeps lengths."""
+    """Queries are scaled by their norm's weight: rotations are linear."""
 
     rotate = staticmethod(rotate)
 

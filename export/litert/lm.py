@@ -23,7 +23,7 @@ from t5g2.export.checkpoint import EMBEDDING, EOI_EMBEDDING
 from t5g2.export.litert import programs
 from t5g2.export.litert.convert import Signature
 from t5g2.export.litert.encoder import Encoder
-from t5g2.export.litert.layers import Head, QueryKeyValue, TokenTable
+from t5g2.export.litert.layers import Linear, QueryKeyValue, TokenTable
 from t5g2.export.litert.operators import matmul_transposed, rotate, write_rows
 from t5g2.export.litert.weights import LiteRtWeights
 from t5g2.export.processor import stop_ids
@@ -172,7 +172,7 @@ def lm_modules(checkpoint, scheme: QuantScheme, table_scheme: QuantScheme, stop_
     weights = LiteRtWeights(checkpoint, scheme)
     table = TokenTable(weights.matrix(EMBEDDING, table_scheme))
     embedding = Embedding(table, config.encoder.hidden_size, weights.tensor(EOI_EMBEDDING), config.eoi_token_id)
-    decoder = Decode(weights.scope("decoder"), config.decoder, embedding, Head(table), stop_id)
+    decoder = Decode(weights.scope("decoder"), config.decoder, embedding, Linear(table.matrix), stop_id)
     attention = [layer.self_attn for layer in decoder.layers]
     encoder = Encoder(weights.scope("encoder"), config.encoder, embedding, attention, image_token_id=None)
     return Prefill(encoder, decoder), decoder

@@ -15,7 +15,7 @@ from t5g2.export.litert.constants import fill
 from t5g2.export.litert.convert import Signature, convert
 from t5g2.export.litert.decoder import DecoderStep
 from t5g2.export.litert.encoder import Encoder
-from t5g2.export.litert.layers import Head, TokenTable
+from t5g2.export.litert.layers import Linear, TokenTable
 from t5g2.export.litert.matrices import matrices_of
 from t5g2.export.litert.vision import Vision
 from t5g2.export.litert.weights import LiteRtWeights
@@ -56,7 +56,7 @@ def text_modules(checkpoint, scheme: QuantScheme, table_scheme: QuantScheme, lim
     table = TokenTable(weights.matrix(EMBEDDING, table_scheme))
     embedding = Embedding(table, config.encoder.hidden_size, weights.tensor(EOI_EMBEDDING), config.eoi_token_id)
     slots = cache_slots(config, limits)
-    decoder = DecoderStep(weights.scope("decoder"), config.decoder, embedding, Head(table), slots)
+    decoder = DecoderStep(weights.scope("decoder"), config.decoder, embedding, Linear(table.matrix), slots)
     encoder = Encoder(
         weights.scope("encoder"),
         config.encoder,
@@ -116,7 +116,7 @@ def write_vision(checkpoint, path: Path, scheme: QuantScheme, on_stage: Callable
 
 
 def write_model(signatures: list[Signature], path: Path, what: str, on_stage: Callable[[str], None]) -> None:
-    """Writes a program whose matrices are `what`'s, as a word for messages."""
+    """Writes a program, its matrices included. what: for messages, whose program it is."""
     program = path.with_suffix(".program")
     on_stage(f"converting the {what} program")
     convert(signatures, program)
