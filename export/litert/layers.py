@@ -33,31 +33,14 @@ class TokenTable(nn.Module):
         return nn.functional.embedding(ids, self.matrix.value)
 
 
-class RMSNorm(nn.Module):
-    """x / sqrt(mean(x^2) + eps) * (1 + weight) over the last dimension; the 1 is folded in here."""
-
-    def __init__(self, weight: torch.Tensor, eps: float) -> None:
-        super().__init__()
-        self.eps = eps
-        self.register_buffer("weight", 1.0 + weight)  # [hidden]
-
+class RMSNorm(stock.RMSNorm):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return rms_norm(x, self.weight, self.eps)
 
 
-class LayerNorm(nn.Module):
-    """(x - mean) / sqrt(variance + eps) * weight + bias over the last dimension."""
-
-    def __init__(self, weight: torch.Tensor, bias: torch.Tensor, eps: float) -> None:
-        super().__init__()
-        self.eps = eps
-        self.register_buffer("weight", weight)
-        self.register_buffer("bias", bias)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        centred = x - x.mean(-1, keepdim=True)
-        variance = (centred * centred).mean(-1, keepdim=True)
-        return centred * torch.rsqrt(variance + self.eps) * self.weight + self.bias
+class LayerNorm(stock.LayerNorm):
+    def mean(self, x: torch.Tensor) -> torch.Tensor:
+        return x.mean(-1, keepdim=True)
 
 
 class QueryKeyValue(stock.QueryKeyValue):

@@ -49,9 +49,12 @@ class LayerNorm(nn.Module):
         self.register_buffer("bias", bias)
         self.register_buffer("average", torch.full((1, weight.numel()), 1.0 / weight.numel()))
 
+    def mean(self, x: torch.Tensor) -> torch.Tensor:
+        return nn.functional.linear(x, self.average)  # [..., 1]
+
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        centred = x - nn.functional.linear(x, self.average)
-        variance = nn.functional.linear(centred * centred, self.average)
+        centred = x - self.mean(x)
+        variance = self.mean(centred * centred)
         return centred * torch.rsqrt(variance + self.eps) * self.weight + self.bias
 
 
