@@ -111,10 +111,7 @@ def test_the_float32_matrices_are_in_the_file_once(tiny):
     """Four signatures look rows up in the token table, and two of them multiply by it."""
     checkpoint = Checkpoint.open(tiny.checkpoint)
     found = stored(tiny.bundle / "text.tflite")
-    matrices = [name for name in checkpoint.names() if name in found]
-    assert len(matrices) == 1 + 7 * (checkpoint.config.encoder.num_layers + checkpoint.config.decoder.num_layers)
-    for name in matrices:
-        assert len({buffer for buffer, *_ in found[name]}) == 1, name
+    for name in each_matrix_once(checkpoint, found):
         assert all(np.array_equal(content, checkpoint.tensor(name).float().numpy()) for _, content, _ in found[name]), name
     assert len(found[EMBEDDING]) == 4
 
@@ -130,12 +127,20 @@ def test_answers_in_int4_with_an_int8_table(nano):
 def test_integers_and_scales_are_those_of_the_scheme(nano):
     checkpoint = Checkpoint.open(CHECKPOINT_DIR)
     found = stored(nano / "text.tflite")
-    for name in (name for name in checkpoint.names() if name in found):
+    for name in each_matrix_once(checkpoint, found):
         scheme = INT8_CHANNEL if name == EMBEDDING else scheme_for("int4")
         values, scales = quantize_weight(checkpoint.tensor(name), scheme, name)
         for _, integers, held in found[name]:
             assert np.array_equal(integers, values.numpy()), name
             np.testing.assert_array_equal(held, scales.numpy().reshape(held.shape), name)
+
+
+def each_matrix_once(checkpoint, found: dict) -> list[str]:
+    """The names of the text half's matrices, all of which are in what `stored` found, in one buffer each."""
+    matrices = [name for name in checkpoint.names() if name in found]
+    assert len(matrices) == 1 + 7 * (checkpoint.config.encoder.num_layers + checkpoint.config.decoder.num_layers)
+    assert all(len({buffer for buffer, *_ in found[name]}) == 1 for name in matrices)
+    return matrices
 
 
 def stored(path) -> dict[str, list[tuple]]:
@@ -172,9 +177,8 @@ def stored(path) -> dict[str, list[tuple]]:
 
 def test_the_check_of_a_written_file(nano, monkeypatch):
     """What an export does before it calls a file done."""
-    path, scheme = nano / "text.tflite", scheme_for("int4")
-    names = {name: scheme for name in stored(path)} | {EMBEDDING: INT8_CHANNEL}
-    found = [(name, content) for name, content in verify.stored_matrices(path, names)]
+    path = nano / "text.tflite"
+    found = list(verify.stored_matrices(path, stored(path).keys()))
     expected = dict(found)
     verify.check(path, expected)
     third, content = found[3]

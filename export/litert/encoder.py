@@ -9,7 +9,7 @@ import torch
 from t5g2.export.litert.layers import QueryKeyValue
 from t5g2.export.litert.operators import matmul_transposed
 from t5g2.export.xnnpack import encoder as stock
-from t5g2.export.xnnpack.layers import MASKED
+from t5g2.export.xnnpack.layers import MASKED, joined
 
 _MIN_BLOCK = 256  # queries scored at a time: fewer would be many more operators
 
@@ -46,7 +46,7 @@ class EncoderAttention(QueryKeyValue):
         k = self.rotate(self.keys(x), rotary).permute(1, 0, 2)  # [kv heads, B, head_dim]
         v = self.values(x).permute(1, 2, 0)  # [kv heads, head_dim, B]
         parts = [self._attend(q, k, v, span, mask) for span, mask in zip(spans, masks)]
-        mixed = torch.cat(parts, dim=1) if len(parts) > 1 else parts[0]  # [heads, B, head_dim]
+        mixed = joined(parts)  # [heads, B, head_dim]
         return self.o_proj(mixed.permute(1, 0, 2).reshape(-1, self.num_heads * self.head_dim))
 
     def _attend(self, q, k, v, span: Span, mask: torch.Tensor) -> torch.Tensor:

@@ -6,6 +6,7 @@ import torch
 
 from t5g2.export.litert.operators import matmul_transposed
 from t5g2.export.xnnpack import vision as stock
+from t5g2.export.xnnpack.layers import joined
 
 _QUERY_BLOCK = 512  # queries scored at a time: 4096 patches at once would need 1 GB of scores
 
@@ -19,7 +20,7 @@ class VisionAttention(stock.VisionAttention):
         mixed = [
             matmul_transposed(torch.softmax(matmul_transposed(block, k), dim=-1), v) for block in stock.blocks(q, _QUERY_BLOCK)
         ]
-        return stock.joined(mixed).permute(1, 0, 2)
+        return joined(mixed).permute(1, 0, 2)
 
 
 class VisionLayer(stock.VisionLayer):

@@ -100,6 +100,11 @@ def rotate(x: torch.Tensor, rotary: tuple[torch.Tensor, torch.Tensor]) -> torch.
     return torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1)
 
 
+def joined(blocks: list[torch.Tensor]) -> torch.Tensor:
+    """Blocks of rows [heads, rows, head_dim] under each other."""
+    return torch.cat(blocks, dim=1) if len(blocks) > 1 else blocks[0]
+
+
 class QueryKeyValue(nn.Module):
     """The four projections of an attention block, with query and key norms; the same for both stacks."""
 

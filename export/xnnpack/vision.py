@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from t5g2.export.shared import patches_of
-from t5g2.export.xnnpack.layers import Linear
+from t5g2.export.xnnpack.layers import Linear, joined
 
 _QUERY_BLOCK = 1024  # queries scored at a time: 4096 patches at once would need 1 GB of scores a layer
 
@@ -14,11 +14,6 @@ _QUERY_BLOCK = 1024  # queries scored at a time: 4096 patches at once would need
 def blocks(q: torch.Tensor, size: int) -> list[torch.Tensor]:
     """[heads, patches, head_dim], `size` patches at a time."""
     return [q[:, start : start + size] for start in range(0, q.shape[1], size)]
-
-
-def joined(mixed: list[torch.Tensor]) -> torch.Tensor:
-    """What `blocks` gave, as one tensor again."""
-    return torch.cat(mixed, dim=1) if len(mixed) > 1 else mixed[0]
 
 
 class VisionAttention(nn.Module):

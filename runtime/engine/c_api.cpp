@@ -29,7 +29,6 @@ struct t5g2_generation {
   t5g2::Token token;  // what the last call returned
 };
 
-
 namespace {
 
 using namespace t5g2;
